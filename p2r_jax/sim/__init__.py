@@ -1,0 +1,1 @@
+"""Assets, dynamics and the push environment."""

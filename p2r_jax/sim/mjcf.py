@@ -1,0 +1,147 @@
+"""MuJoCo scenes of the push task: object on support points, gantry pusher, table.
+
+One builder serves "reality" (C MuJoCo), the ``contact`` dynamics (MJX) and the
+pictures. Friction acts only through explicit contact pairs that carry the
+product coefficients, since MuJoCo itself combines two geoms by maximum.
+"""
+
+from dataclasses import dataclass
+
+import mujoco
+import numpy as np
+
+from p2r_jax.sim.asset import Asset, add_object
+
+SUPPORT_RADIUS = 2e-3  # m; the spheres that touch the table
+
+
+@dataclass(frozen=True)
+class PusherServo:
+    """Position servo of the gantry pusher.
+
+    Attributes:
+      stiffness: N/m.
+      lag_s: time constant of the first-order lag behind the commanded position.
+      mass_kg: moving mass.
+    """
+
+    stiffness: float = 2e4
+    lag_s: float = 0.05
+    mass_kg: float = 1.0
+
+    @property
+    def damping(self) -> float:
+        """N s/m; the lag of an overdamped servo is damping / stiffness."""
+        return self.stiffness * self.lag_s
+
+
+@dataclass(frozen=True)
+class SceneOptions:
+    """Solver settings of a scene.
+
+    Attributes:
+      timestep_s: physics step.
+      elliptic: elliptic friction cones (else pyramidal).
+      iterations, ls_iterations: Newton solver.
+      impratio: ratio of friction to normal impedance; high values slip less.
+      contact_time_s: time constant of the soft contacts.
+    """
+
+    timestep_s: float = 0.002
+    elliptic: bool = True
+    iterations: int = 20
+    ls_iterations: int = 10
+    impratio: float = 100.0
+    contact_time_s: float = 0.01
+
+
+def push_spec(
+    asset: Asset,
+    support: np.ndarray,
+    pusher_radius: float,
+    options: SceneOptions,
+    servo: PusherServo | None,
+) -> mujoco.MjSpec:
+    """Scene with free body ``object`` (qpos 0:7) and a pusher on two slides (qpos 7:9).
+
+    Args:
+      asset: the object.
+      support: Float[P, 2], object frame, m; duplicate rows become one contact.
+      pusher_radius: m; a sphere at the object's mid height.
+      options: solver settings.
+      servo: position servo of the pusher; None leaves it without actuators.
+    """
+    spec = mujoco.MjSpec()
+    spec.modelname = f"push_{asset.name}"
+    opt = spec.option
+    opt.timestep = options.timestep_s
+    opt.cone = mujoco.mjtCone.mjCONE_ELLIPTIC if options.elliptic else mujoco.mjtCone.mjCONE_PYRAMIDAL
+    opt.iterations, opt.ls_iterations = options.iterations, options.ls_iterations
+    opt.impratio = options.impratio
+    opt.integrator = mujoco.mjtIntegrator.mjINT_IMPLICITFAST
+    world = spec.worldbody
+    world.add_geom(
+        name="table", type=mujoco.mjtGeom.mjGEOM_PLANE, size=[2, 2, 0.1],
+        contype=0, conaffinity=0, rgba=[0.85, 0.85, 0.87, 1],
+    )
+    body = add_object(spec, asset)
+    body.add_freejoint()
+    solref = [options.contact_time_s, 1.0]
+
+    def pair(name, geom1, geom2):
+        spec.add_pair(
+            name=name, geomname1=geom1, geomname2=geom2, condim=3, solref=solref,
+            friction=[0.25, 0.25, 0.005, 1e-4, 1e-4],
+        )
+
+    foot_z = SUPPORT_RADIUS - asset.height_m / 2
+    for index, (x, y) in enumerate(np.unique(np.round(support, 9), axis=0)):
+        body.add_geom(
+            name=f"support{index}", type=mujoco.mjtGeom.mjGEOM_SPHERE, size=[SUPPORT_RADIUS, 0, 0],
+            pos=[x, y, foot_z], mass=0.0, contype=0, conaffinity=0, group=3,
+        )
+        pair(f"table_support{index}", "table", f"support{index}")
+    ee = world.add_body(name="pusher", pos=[0, 0, asset.height_m / 2])
+    mass = servo.mass_kg if servo else 1.0
+    for name, axis in (("pusher_x", [1, 0, 0]), ("pusher_y", [0, 1, 0])):
+        ee.add_joint(name=name, type=mujoco.mjtJoint.mjJNT_SLIDE, axis=axis)
+    ee.add_geom(
+        name="pusher", type=mujoco.mjtGeom.mjGEOM_SPHERE, size=[pusher_radius, 0, 0],
+        mass=mass, contype=0, conaffinity=0, rgba=[0.25, 0.35, 0.75, 1],
+    )
+    for index in range(len(asset.boxes)):
+        pair(f"pusher_part{index}", "pusher", f"part{index}")
+    if servo:
+        for name in ("pusher_x", "pusher_y"):
+            actuator = spec.add_actuator(
+                name=name, target=name, trntype=mujoco.mjtTrn.mjTRN_JOINT
+            )
+            actuator.set_to_position(kp=servo.stiffness, kv=servo.damping)
+    return spec
+
+
+def write_physics(
+    model: mujoco.MjModel,
+    mass: float,
+    com: np.ndarray,
+    inertia: np.ndarray,
+    friction_table: float,
+    friction_pusher: float,
+) -> None:
+    """Set the object's mass properties and friction of a compiled scene, in place.
+
+    Derived constants (``body_invweight0`` and friends) are recomputed, as they
+    go stale when the centre of mass moves.
+    """
+    body = model.body("object").id
+    moments, axes = np.linalg.eigh(inertia)
+    if np.linalg.det(axes) < 0:
+        axes[:, 0] *= -1
+    quat = np.zeros(4)
+    mujoco.mju_mat2Quat(quat, axes.flatten())
+    model.body_mass[body], model.body_ipos[body] = mass, com
+    model.body_inertia[body], model.body_iquat[body] = moments, quat
+    for index in range(model.npair):
+        table = model.pair(index).name.startswith("table")
+        model.pair_friction[index, :2] = friction_table if table else friction_pusher
+    mujoco.mj_setConst(model, mujoco.MjData(model))
