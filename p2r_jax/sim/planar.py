@@ -40,6 +40,8 @@ class PlanarConfig:
       friction_iterations: fixed-point updates of D(v).
       contact_sweeps: Gauss-Seidel sweeps over the parts in contact.
       slip_speed: m/s below which Coulomb friction becomes viscous.
+      push_height: let the load shift forward as the pusher acts at mid height
+        (``points`` only).
     """
 
     substeps: int = 10
@@ -47,6 +49,7 @@ class PlanarConfig:
     friction_iterations: int = 3
     contact_sweeps: int = 2
     slip_speed: float = 2e-4
+    push_height: bool = True
 
 
 @struct.dataclass
@@ -73,10 +76,12 @@ class PlanarCache:
     Attributes:
       radius: friction radius of the ellipsoid, m.
       load: share of the weight on each support point.
+      load_gradient: its change per metre of shift of the centre of pressure.
     """
 
     radius: Float[Array, "*env"]
     load: Float[Array, "*env points"]
+    load_gradient: Float[Array, "*env points 2"]
 
 
 class PlanarDynamics:
@@ -102,7 +107,7 @@ class PlanarDynamics:
         """Quantities that change only with the physics."""
         com = physics.com[:2]
         return PlanarCache(
-            friction_radius(physics.support, com), support_load(physics.support, com)
+            friction_radius(physics.support, com), *support_load(physics.support, com)
         )
 
     def advance(
@@ -151,7 +156,8 @@ class _Body:
         self.mu = physics.friction_pusher
         self.force = physics.friction_table * physics.mass * GRAVITY
         self.radius = cache.radius
-        self.load = cache.load
+        self.load, self.load_gradient = cache.load, cache.load_gradient
+        self.tilt = physics.friction_table * asset.height_m / 2
         self.rest = physics.support - physics.com[:2]
 
     def solve(self, pose, twist, pusher, pusher_velocity):
@@ -207,7 +213,14 @@ class _Body:
     def _inverse_points(self, v):
         px, py = self.rest[:, 0], self.rest[:, 1]
         sx, sy = v[0] - v[2] * py, v[1] + v[2] * px
-        drag = self.load * jax.lax.rsqrt(sx * sx + sy * sy + self.config.slip_speed**2)
+        slowness = jax.lax.rsqrt(sx * sx + sy * sy + self.config.slip_speed**2)
+        drag = self.load * slowness
+        if self.config.push_height:
+            # pushing above the table presses the leading points: moment balance moves the
+            # centre of pressure by (friction force / weight) x height
+            ahead_x, ahead_y = self.tilt * (drag * sx).sum(), self.tilt * (drag * sy).sum()
+            gx, gy = self.load_gradient[:, 0], self.load_gradient[:, 1]
+            drag = jnp.maximum(self.load + ahead_x * gx + ahead_y * gy, 0.0) * slowness
         scale = self.h * self.force
         total = scale * drag.sum()
         kx, ky = -scale * (drag * py).sum(), scale * (drag * px).sum()

@@ -34,11 +34,9 @@ def support_points(asset: Asset, kind: str, count: int = 16) -> np.ndarray:
         return _spread(_outline(asset), count)
     if kind == "feet":
         lower, upper = asset.footprint_bounds
-        inset = 0.1 * (upper - lower)
         grid = _area_grid(asset)
-        front = grid[grid[:, 0] > upper[0] - 2 * inset[0]]
-        feet = np.stack([front[front[:, 1].argmin()], front[front[:, 1].argmax()],
-                         grid[np.lexsort((np.abs(grid[:, 1]), grid[:, 0]))[0]]])
+        wanted = np.array([[1, -1], [1, 1], [-1, 0]]) * (upper - lower) / 2 + (upper + lower) / 2
+        feet = np.stack([grid[np.sum((grid - w) ** 2, -1).argmin()] for w in wanted])
         return np.resize(feet, (count, 2))
     raise ValueError(f"support {kind!r} is not one of {', '.join(SUPPORTS)}")
 
@@ -88,30 +86,33 @@ def _spread(candidates: np.ndarray, count: int) -> np.ndarray:
 
 def support_load(
     support: Float[Array, "points 2"], com: Float[Array, " 2"]
-) -> Float[Array, " points"]:
-    """Share of the weight that each support point carries; sums to one.
+) -> tuple[Float[Array, " points"], Float[Array, "points 2"]]:
+    """Share of the weight on each support point, and how it shifts.
 
     A rigid body on equally stiff points: the load is linear over the points
-    with its centroid at the centre of mass, and no point pulls (clipped at
-    zero, rebalanced twice).
+    with its centroid at the centre of pressure, and no point pulls (those that
+    would are dropped, twice).
+
+    Returns:
+      load: sums to one, for a centre of pressure at ``com``.
+      gradient: change of the load per metre that the centre of pressure moves.
     """
     ones = jnp.ones(support.shape[0])
-    basis = jnp.concatenate([ones[:, None], support], -1)
-    target = jnp.concatenate([jnp.ones(1), com])
+    basis = jnp.concatenate([ones[:, None], support - com], -1)
 
     def balance(active):
         gram = (basis * active[:, None]).T @ basis + 1e-9 * jnp.eye(3)
-        return active * (basis @ jnp.linalg.solve(gram, target))
+        return active[:, None] * (basis @ jnp.linalg.inv(gram))
 
-    load = balance(ones)
+    response = balance(ones)
     for _ in range(2):
-        load = balance((load > 0).astype(load.dtype))
-    load = jnp.maximum(load, 0.0)
-    return load / load.sum()
+        response = balance((response[:, 0] > 0).astype(response.dtype))
+    load = jnp.maximum(response[:, 0], 0.0)
+    return load / load.sum(), response[:, 1:]
 
 
 def friction_radius(
     support: Float[Array, "points 2"], com: Float[Array, " 2"]
 ) -> Float[Array, ""]:
     """Mean distance of the load from the centre of mass, m: tau_max = mu m g radius."""
-    return jnp.sum(support_load(support, com) * jnp.linalg.norm(support - com, axis=-1))
+    return jnp.sum(support_load(support, com)[0] * jnp.linalg.norm(support - com, axis=-1))
