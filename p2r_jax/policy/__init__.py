@@ -1,0 +1,1 @@
+"""Physics-conditioned policies: PPO on Brax parts, phases, checkpoints."""

@@ -1,0 +1,274 @@
+"""Push an object to a goal pose: the paper's MDP as a Brax environment.
+
+``reset(key) -> State`` and ``step(state, action) -> State`` are pure and work
+on one environment; vmap them. Physics and yaw are drawn at every reset.
+``State.done`` is terminated or truncated; ``info`` keeps the two apart and
+keeps the final observation.
+"""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+from brax.envs.base import Env, State
+from flax import struct
+from jaxtyping import Array, Float
+
+from p2r_jax.sim.observation import FEATURES, policy_features
+from p2r_jax.sim.planar import PlanarDynamics
+from p2r_jax.sim.support import support_points
+from p2r_jax.tasks import Task
+from p2r_jax.types import Measurement, PhysicsParams, PlanarPose, rotate, wrap_angle
+
+
+@struct.dataclass
+class PushState:
+    """Everything behind an observation.
+
+    Attributes:
+      dynamics: state of the dynamics (pose, twist, pusher).
+      physics: parameters of this episode.
+      cache: what the dynamics derived from them.
+      goal: goal pose, world.
+      theta_input: theta as the policy sees it, in units of theta.
+      last_action: action sent last.
+      step: actions so far in this episode.
+    """
+
+    dynamics: struct.PyTreeNode
+    physics: PhysicsParams
+    cache: struct.PyTreeNode
+    goal: PlanarPose
+    theta_input: Float[Array, "*env k"]
+    last_action: Float[Array, "*env 2"]
+    step: Float[Array, "*env"]
+
+
+@struct.dataclass
+class Transition:
+    """What the reward terms look at."""
+
+    keypoint_before: Float[Array, "*env"]
+    keypoint_after: Float[Array, "*env"]
+    success: Float[Array, "*env"]
+    reach: Float[Array, "*env"]
+    action: Float[Array, "*env 2"]
+    last_action: Float[Array, "*env 2"]
+
+
+def _potential(keypoint_distance):
+    return -keypoint_distance / 0.05 + 2 * jnp.exp(-keypoint_distance / 0.03)
+
+
+REWARDS: dict[str, Callable[[Transition], Float[Array, "*env"]]] = {
+    "progress": lambda t: _potential(t.keypoint_after) - _potential(t.keypoint_before),
+    "near": lambda t: jnp.exp(-t.keypoint_after / 0.03),
+    "success": lambda t: t.success,
+    "reach": lambda t: jnp.maximum(t.reach - 0.12, 0.0),
+    "action_rate": lambda t: jnp.sum((t.action - t.last_action) ** 2, -1),
+}
+
+
+def theta_of(physics: PhysicsParams, size: int) -> Float[Array, "*env k"]:
+    """Theta as the physics has it: the first ``size`` CoM coordinates, object frame, m."""
+    return physics.com[..., :size]
+
+
+def make_dynamics(task: Task):
+    """The dynamics a task asks for; all share init / derive / advance."""
+    args = (task.object, task.pusher_radius_m, task.control_period_s)
+    return PlanarDynamics(*args, task.planar)
+
+
+class PushEnv(Env):
+    """The push task of one object with a round pusher."""
+
+    def __init__(self, task: Task, training: bool = True):
+        """Build the environment.
+
+        Args:
+          task: the configuration.
+          training: use the curriculum's starts; otherwise always the real start.
+        """
+        self.task, self.training = task, training
+        self.dynamics = make_dynamics(task)
+        lower, upper = task.object.footprint_bounds
+        self._keypoints = jnp.array(
+            [[upper[0], upper[1]], [upper[0], lower[1]], [lower[0], 0.0]], jnp.float32
+        )
+        self._support = jnp.array(
+            support_points(task.object, task.physics.support, task.physics.support_count),
+            jnp.float32,
+        )
+
+    @property
+    def observation_size(self) -> dict[str, tuple[int]]:
+        """Sizes of the actor's and the critic's observation."""
+        actor = len(FEATURES) + len(self.task.theta)
+        return {"state": (actor,), "privileged_state": (actor + len(self.task.theta) + 4,)}
+
+    @property
+    def action_size(self) -> int:
+        """Two: displacement of the pusher."""
+        return 2
+
+    @property
+    def backend(self) -> str:
+        """Which dynamics; required by Brax."""
+        return self.task.dynamics
+
+    @property
+    def dt(self) -> float:
+        """Control period, s."""
+        return self.task.control_period_s
+
+    def reset(self, rng: Array) -> State:
+        """New episode: physics, yaw and, in training, the start are drawn from ``rng``."""
+        key_physics, key_start, key_theta = jax.random.split(rng, 3)
+        physics = self.draw_physics(key_physics)
+        pose, ee_xy = self.draw_start(key_start)
+        return self.reset_to(physics, pose, ee_xy, self.draw_theta_input(key_theta, physics))
+
+    def reset_to(
+        self,
+        physics: PhysicsParams,
+        pose: PlanarPose,
+        ee_xy: Float[Array, " 2"],
+        theta_input: Float[Array, " k"],
+    ) -> State:
+        """Episode with everything given; ``theta_input`` is what the policy sees."""
+        layout = self.task.layout
+        goal = PlanarPose(jnp.array(layout.goal_xy), jnp.array(layout.goal_yaw_rad))
+        inner = PushState(
+            dynamics=self.dynamics.init(pose, ee_xy), physics=physics,
+            cache=self.dynamics.derive(physics), goal=goal, theta_input=theta_input,
+            last_action=jnp.zeros(2), step=jnp.zeros(()),
+        )
+        obs = self.observe(inner)
+        zero = jnp.zeros(())
+        metrics = {f"reward/{name}": zero for name in REWARDS}
+        metrics |= {k: zero for k in ("position_error", "yaw_error", "success", "nan_envs")}
+        info = {"truncation": zero, "terminated": zero, "final_obs": obs}
+        return State(inner, obs, zero, zero, metrics, info)
+
+    def step(self, state: State, action: Float[Array, " 2"]) -> State:
+        """One action in [-1, 1]^2 (clipped): the pusher moves, physics follows."""
+        task, layout, before = self.task, self.task.layout, state.pipeline_state
+        action = jnp.clip(action, -1.0, 1.0)
+        target = jnp.clip(
+            before.dynamics.ee_xy + task.action_scale_m * action,
+            jnp.array(layout.lower), jnp.array(layout.upper),
+        )
+        dynamics = self.dynamics.advance(before.physics, before.cache, before.dynamics, target)
+        finite = jnp.all(jnp.isfinite(dynamics.pose.xy)) & jnp.isfinite(dynamics.pose.yaw)
+        dynamics = jax.tree.map(lambda a, b: jnp.where(finite, a, b), dynamics, before.dynamics)
+        after = before.replace(dynamics=dynamics, last_action=action, step=before.step + 1)
+        metrics, reward = self._score(before, after, action)
+        xy = dynamics.pose.xy
+        outside = jnp.any((xy < jnp.array(layout.lower)) | (xy > jnp.array(layout.upper)))
+        terminated = (outside | ~finite).astype(jnp.float32)
+        timeout = (after.step >= task.episode_length).astype(jnp.float32)
+        truncation = timeout * (1 - terminated)
+        obs = self.observe(after)
+        info = {**state.info, "truncation": truncation, "terminated": terminated, "final_obs": obs}
+        return state.replace(
+            pipeline_state=after, obs=obs, reward=jnp.where(finite, reward, 0.0),
+            done=jnp.maximum(terminated, truncation), info=info,
+            metrics={**metrics, "nan_envs": 1.0 - finite},
+        )
+
+    def measure(self, inner: PushState) -> Measurement:
+        """What a robot could measure now."""
+        return Measurement(inner.dynamics.pose, inner.dynamics.ee_xy)
+
+    def observe(self, inner: PushState) -> dict[str, Float[Array, " n"]]:
+        """``state`` for the actor, ``privileged_state`` for the critic."""
+        features = policy_features(self.measure(inner), inner.goal, inner.last_action)
+        actor = jnp.concatenate([features, self.scale_theta(inner.theta_input)])
+        physics = inner.physics
+        truth = self.scale_theta(theta_of(physics, len(self.task.theta)))
+        friction = 4 * physics.friction_pusher[None]
+        motion = inner.dynamics.twist * jnp.array([30.0, 30.0, 3.0])
+        return {"state": actor, "privileged_state": jnp.concatenate([actor, truth, friction, motion])}
+
+    def scale_theta(self, theta: Float[Array, "*env k"]) -> Float[Array, "*env k"]:
+        """Theta in units of its training distribution."""
+        return (theta - self.task.theta_mean) / self.task.theta_std
+
+    def draw_physics(self, key: Array) -> PhysicsParams:
+        """Weight position and friction, uniform in the task's ranges."""
+        key_weight, key_friction = jax.random.split(key)
+        low, high = self.task.physics.weight_x_m
+        weight = jax.random.uniform(key_weight, (), minval=low, maxval=high)
+        low, high = self.task.physics.friction
+        friction = jax.random.uniform(key_friction, (), minval=low, maxval=high)
+        return self.physics_for(weight, friction)
+
+    def physics_for(self, weight_x: float | None, friction: float) -> PhysicsParams:
+        """Physics with the weight at ``weight_x`` (m, object frame; None: no weight)."""
+        mass, com, inertia = self.task.object.with_weight(weight_x)
+        as_f32 = lambda x: jnp.asarray(x, jnp.float32)  # noqa: E731
+        return PhysicsParams(
+            as_f32(mass), as_f32(com), as_f32(inertia), as_f32(friction), as_f32(friction),
+            self._support,
+        )
+
+    def draw_start(self, key: Array) -> tuple[PlanarPose, Float[Array, " 2"]]:
+        """Object pose and pusher at the start of an episode."""
+        keys = jax.random.split(key, 5)
+        layout, curriculum = self.task.layout, self.task.curriculum
+        start, goal = jnp.array(layout.start_xy), jnp.array(layout.goal_xy)
+        yaw = jax.random.uniform(keys[0], (), minval=-jnp.pi, maxval=jnp.pi)
+        real = PlanarPose(start, yaw), jnp.array(layout.ee_start_xy)
+        if not self.training or curriculum.share == 0:
+            return real
+        u = jax.random.uniform(keys[1], ())
+        noise = jax.random.uniform(keys[2], (2,), minval=-1.0, maxval=1.0)
+        xy = goal + u * (start - goal) + u * curriculum.position_noise_m * noise
+        near_yaw = layout.goal_yaw_rad + yaw * jnp.minimum(2 * u, 1.0)
+        angle = jax.random.uniform(keys[3], (), minval=-jnp.pi, maxval=jnp.pi)
+        ee = xy + rotate(angle, jnp.array([curriculum.ee_radius_m, 0.0]))
+        ray = jax.random.uniform(keys[4], ()) < curriculum.share
+        return jax.tree.map(
+            lambda a, b: jnp.where(ray, a, b), (PlanarPose(xy, near_yaw), ee), real
+        )
+
+    def draw_theta_input(self, key: Array, physics: PhysicsParams) -> Float[Array, " k"]:
+        """Theta as the policy will see it through this episode."""
+        task, size = self.task, len(self.task.theta)
+        if task.theta_input == "constant":
+            return jnp.array(task.theta_mean)
+        noise = task.theta_noise_m if task.theta_input == "noisy" else 0.0
+        return theta_of(physics, size) + noise * jax.random.normal(key, (size,))
+
+    def errors(self, inner: PushState) -> tuple[Float[Array, ""], Float[Array, ""]]:
+        """Distance (m) and absolute yaw error (rad) to the goal."""
+        pose, goal = inner.dynamics.pose, inner.goal
+        return jnp.linalg.norm(pose.xy - goal.xy), jnp.abs(wrap_angle(pose.yaw - goal.yaw))
+
+    def _keypoint_distance(self, inner: PushState) -> Float[Array, ""]:
+        pose, goal = inner.dynamics.pose, inner.goal
+        here = pose.xy + rotate(pose.yaw, self._keypoints)
+        there = goal.xy + rotate(goal.yaw, self._keypoints)
+        return jnp.mean(jnp.linalg.norm(here - there, axis=-1))
+
+    def _score(self, before: PushState, after: PushState, action) -> tuple[dict, Float[Array, ""]]:
+        position_error, yaw_error = self.errors(after)
+        limits = self.task.success
+        success = (position_error < limits.position_m) & (yaw_error < limits.yaw_rad)
+        transition = Transition(
+            keypoint_before=self._keypoint_distance(before),
+            keypoint_after=self._keypoint_distance(after),
+            success=success.astype(jnp.float32),
+            reach=jnp.linalg.norm(after.dynamics.ee_xy - after.dynamics.pose.xy),
+            action=action, last_action=before.last_action,
+        )
+        terms = {
+            f"reward/{name}": getattr(self.task.reward, name) * term(transition)
+            for name, term in REWARDS.items()
+        }
+        metrics = {
+            **terms, "position_error": position_error, "yaw_error": yaw_error,
+            "success": transition.success,
+        }
+        return metrics, sum(terms.values())

@@ -1,0 +1,205 @@
+"""What can be run: tasks as functions that return a frozen configuration.
+
+A task owns its copy of everything (``dataclasses.replace`` makes variants);
+nothing is decided by inheritance or at import.
+"""
+
+import difflib
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Literal
+
+import numpy as np
+
+from p2r_jax.sim.asset import Asset, load_asset
+from p2r_jax.sim.planar import PlanarConfig
+
+
+@dataclass(frozen=True)
+class ThetaSpec:
+    """One component of theta: the interpretable parameter that conditions the policy.
+
+    Attributes:
+      name: e.g. ``com_object_x``.
+      unit: SI unit.
+      low, high: range in training.
+      mean, std: moments of the training distribution (the training prior).
+    """
+
+    name: str
+    unit: str
+    low: float
+    high: float
+    mean: float
+    std: float
+
+
+@dataclass(frozen=True)
+class PhysicsRanges:
+    """Uniform ranges drawn anew at every reset.
+
+    Attributes:
+      weight_x_m: position of the movable weight, object frame.
+      friction: effective (product) coefficient, shared by table and pusher.
+      support: kind of support points, see ``sim.support``.
+      support_count: number of support points.
+    """
+
+    weight_x_m: tuple[float, float] = (-0.13, 0.13)
+    friction: tuple[float, float] = (0.15, 0.35)
+    support: Literal["patch", "rim", "feet"] = "patch"
+    support_count: int = 12
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Where things are, robot base frame, metres and radians.
+
+    Attributes:
+      start_xy: object at the start of an episode; its yaw is uniform.
+      goal_xy, goal_yaw_rad: goal pose of the object.
+      ee_start_xy: pusher at the start.
+      lower, upper: corners of the workspace the pusher is kept in; the episode
+        ends when the object's origin leaves it.
+    """
+
+    start_xy: tuple[float, float] = (0.30, 0.20)
+    goal_xy: tuple[float, float] = (0.30, -0.20)
+    goal_yaw_rad: float = 0.0
+    ee_start_xy: tuple[float, float] = (0.30, 0.0)
+    lower: tuple[float, float] = (0.05, -0.45)
+    upper: tuple[float, float] = (0.55, 0.45)
+
+
+@dataclass(frozen=True)
+class Curriculum:
+    """Training starts on the way to the goal; evaluation always uses the real start.
+
+    Attributes:
+      share: share of training episodes that start on the ray goal -> start.
+      position_noise_m: half width of the uniform noise around the ray at its far end.
+      ee_radius_m: the pusher starts on a circle of this radius around the object.
+    """
+
+    share: float = 0.8
+    position_noise_m: float = 0.08
+    ee_radius_m: float = 0.17
+
+
+@dataclass(frozen=True)
+class RewardWeights:
+    """Weights of the named reward terms (``sim.push.REWARDS``)."""
+
+    progress: float = 1.0
+    near: float = 0.5
+    success: float = 0.5
+    reach: float = -0.2
+    action_rate: float = -0.005
+
+
+@dataclass(frozen=True)
+class Success:
+    """When a trial counts.
+
+    Attributes:
+      position_m, yaw_rad: strict criterion (training reward and strict tables).
+      hardware_yaw_rad: the paper's hardware criterion, with the same position.
+      rest_speed: m/s; "at rest" in the strict evaluation criterion.
+    """
+
+    position_m: float = 0.03
+    yaw_rad: float = float(np.deg2rad(10))
+    hardware_yaw_rad: float = float(np.deg2rad(20))
+    rest_speed: float = 0.01
+
+
+@dataclass(frozen=True)
+class Task:
+    """A complete task; every field may be replaced, none is decided by import.
+
+    Attributes:
+      name: registered name.
+      asset: shipped asset name or folder.
+      theta: components of theta, in order.
+      theta_input: what the policy sees as theta in training: ``true``, ``noisy``
+        (plus per-episode Gaussian noise) or ``constant`` (the training mean, so
+        the policy never sees theta).
+      theta_noise_m: standard deviation of that noise.
+      dynamics: ``planar`` (fast), ``planar_mjx`` (its MJX twin) or ``contact``.
+      control_period_s: one action per period.
+      action_scale_m: an action of one moves the pusher by this much per axis.
+      episode_length: actions per episode.
+      history: length of the estimator's window.
+      pusher_radius_m: ours; the paper does not give one.
+    """
+
+    name: str
+    asset: str
+    theta: tuple[ThetaSpec, ...]
+    theta_input: Literal["true", "noisy", "constant"] = "true"
+    theta_noise_m: float = 0.015
+    dynamics: Literal["planar", "planar_mjx", "contact"] = "planar"
+    control_period_s: float = 1.0
+    action_scale_m: float = 0.03
+    episode_length: int = 100
+    history: int = 10
+    pusher_radius_m: float = 0.0125
+    layout: Layout = field(default_factory=Layout)
+    physics: PhysicsRanges = field(default_factory=PhysicsRanges)
+    curriculum: Curriculum = field(default_factory=Curriculum)
+    reward: RewardWeights = field(default_factory=RewardWeights)
+    success: Success = field(default_factory=Success)
+    planar: PlanarConfig = field(default_factory=PlanarConfig)
+
+    @cached_property
+    def object(self) -> Asset:
+        """The asset, loaded once per task object."""
+        return load_asset(self.asset)
+
+    @property
+    def theta_mean(self) -> np.ndarray:
+        """Training mean of theta: Float[K]."""
+        return np.array([t.mean for t in self.theta], np.float32)
+
+    @property
+    def theta_std(self) -> np.ndarray:
+        """Training standard deviation of theta: Float[K]."""
+        return np.array([t.std for t in self.theta], np.float32)
+
+
+_REGISTRY: dict[str, Callable[[], Task]] = {}
+
+
+def register(make: Callable[[], Task]) -> Callable[[], Task]:
+    """Register a task under its function's name; a duplicate raises ValueError."""
+    if make.__name__ in _REGISTRY:
+        raise ValueError(f"task {make.__name__!r} is registered twice")
+    _REGISTRY[make.__name__] = make
+    return make
+
+
+def task_names() -> tuple[str, ...]:
+    """Names of all registered tasks."""
+    return tuple(sorted(_REGISTRY))
+
+
+def load_task(name: str) -> Task:
+    """A fresh task by name; an unknown name raises KeyError that lists what exists."""
+    if name not in _REGISTRY:
+        near = difflib.get_close_matches(name, _REGISTRY, n=1)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        raise KeyError(f"no task {name!r}{hint} (tasks: {', '.join(task_names())})")
+    return _REGISTRY[name]()
+
+
+@register
+def push_tblock() -> Task:
+    """The paper's T-block: 40 cm and any rotation, 3 cm actions at 1 Hz, CoM unknown."""
+    asset = load_asset("tblock")
+    weight_range = PhysicsRanges().weight_x_m
+    low, high = (float(asset.with_weight(x)[1][0]) for x in weight_range)
+    com = ThetaSpec(
+        "com_object_x", "m", low, high, mean=(low + high) / 2, std=(high - low) / 12**0.5
+    )
+    return Task(name="push_tblock", asset="tblock", theta=(com,))
