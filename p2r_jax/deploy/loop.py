@@ -1,0 +1,85 @@
+"""The control step: observe, estimate, fuse, act. Pure, jitted, vmappable.
+
+Evaluation in "reality" and deployment on a robot call the same ``loop_step``;
+only their drivers differ.
+"""
+
+from typing import Literal
+
+import jax.numpy as jnp
+from flax import struct
+from jaxtyping import Array, Float
+
+from p2r_jax.estimator.ensemble import Ensemble, Window
+from p2r_jax.fusion import fuse
+from p2r_jax.policy.policy import Policy
+from p2r_jax.sim.observation import policy_features
+from p2r_jax.types import Gaussian, Measurement, PlanarPose
+
+ThetaSource = Literal["given", "estimate", "fused"]
+
+
+@struct.dataclass
+class Bundle:
+    """What runs on the robot.
+
+    Attributes:
+      policy: the actor.
+      ensemble: the estimator.
+      prior: belief from vision; with source ``given`` its mean is used as it is.
+      goal: goal pose of the object, world frame.
+      source: which theta the policy is told (static).
+    """
+
+    policy: Policy
+    ensemble: Ensemble
+    prior: Gaussian
+    goal: PlanarPose
+    source: ThetaSource = struct.field(pytree_node=False)
+
+
+@struct.dataclass
+class Memory:
+    """What the loop remembers between steps.
+
+    Attributes:
+      window: history of the estimator.
+      sent: the action that was really sent last.
+    """
+
+    window: Window
+    sent: Float[Array, " 2"]
+
+    @classmethod
+    def empty(cls, history: int) -> "Memory":
+        """Memory at the start of an episode."""
+        return cls(Window.empty(history), jnp.zeros(2))
+
+
+@struct.dataclass
+class Diagnostics:
+    """What the loop knew at a step: prior, estimate, fused belief, theta it used."""
+
+    prior: Gaussian
+    estimate: Gaussian
+    fused: Gaussian
+    theta: Float[Array, " k"]
+
+
+def loop_step(
+    bundle: Bundle, memory: Memory, measurement: Measurement
+) -> tuple[Float[Array, " 2"], Memory, Diagnostics]:
+    """One control step; action in [-1, 1]^2, displacement in units of the action scale.
+
+    The returned memory assumes that the action is sent as it is; a driver that
+    sends something else replaces ``memory.sent`` by it.
+    """
+    features = policy_features(measurement, bundle.goal, memory.sent)
+    window = memory.window.push(features, memory.sent)
+    estimate = bundle.ensemble(window)
+    fused = fuse(bundle.prior, estimate)
+    theta = {
+        "given": bundle.prior.mean, "estimate": estimate.mean, "fused": fused.mean
+    }[bundle.source]
+    action = jnp.clip(bundle.policy(features, theta), -1.0, 1.0)
+    return action, Memory(window, action), Diagnostics(bundle.prior, estimate, fused, theta)

@@ -1,0 +1,1 @@
+"""Online estimation of theta from short histories of interaction."""

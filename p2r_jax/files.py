@@ -1,0 +1,100 @@
+"""Small file habits: atomic writes, pytrees on disk, provenance, no silent overwriting."""
+
+import json
+import os
+import platform
+import subprocess
+import sys
+from importlib import metadata
+from pathlib import Path
+from typing import Any, TypeVar
+
+import flax.serialization
+import jax
+
+Tree = TypeVar("Tree")
+PACKAGES = ("jax", "jaxlib", "flax", "optax", "brax", "mujoco", "mujoco-mjx", "numpy")
+
+
+def write_atomic(path: Path, data: bytes) -> None:
+    """Write a file so that a crash leaves the old or the new one, never half."""
+    partial = path.with_name(path.name + ".partial")
+    partial.write_bytes(data)
+    os.replace(partial, path)
+
+
+def write_json(path: Path, record: dict) -> None:
+    """Write JSON atomically, indented, with a final newline."""
+    write_atomic(path, (json.dumps(record, indent=2) + "\n").encode())
+
+
+def save_pytree(path: Path, tree: Any) -> None:
+    """Save arrays (typed keys included) as MessagePack."""
+    raw = jax.tree.map(lambda x: jax.random.key_data(x) if _is_key(x) else x, tree)
+    write_atomic(path, flax.serialization.to_bytes(jax.device_get(raw)))
+
+
+def load_pytree(path: Path, template: Tree) -> Tree:
+    """Load what ``save_pytree`` wrote into the structure of ``template``.
+
+    Raises:
+      FileNotFoundError: if there is no such file.
+      ValueError: if the file does not fit the template.
+    """
+    raw = jax.tree.map(lambda x: jax.random.key_data(x) if _is_key(x) else x, template)
+    try:
+        loaded = flax.serialization.from_bytes(raw, Path(path).read_bytes())
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{path} does not fit what is being loaded: {error}") from error
+
+    def restore(like, x):
+        if jax.numpy.shape(x) != jax.numpy.shape(jax.random.key_data(like) if _is_key(like) else like):
+            raise ValueError(f"{path}: shape {jax.numpy.shape(x)} found, {like.shape} expected")
+        return jax.random.wrap_key_data(x) if _is_key(like) else x
+
+    return jax.tree.map(restore, template, loaded)
+
+
+def _is_key(x: Any) -> bool:
+    return isinstance(x, jax.Array) and jax.numpy.issubdtype(x.dtype, jax.dtypes.prng_key)
+
+
+def new_folder(path: Path, overwrite: bool = False) -> Path:
+    """Create an output folder; refuse one that already holds something.
+
+    Raises:
+      FileExistsError: naming the folder and the two ways out.
+    """
+    if path.exists() and any(path.iterdir()) and not overwrite:
+        raise FileExistsError(
+            f"{path} is not empty; choose another --out or pass --overwrite to write into it"
+        )
+    path.mkdir(parents=True, exist_ok=True)
+    return path
+
+
+def provenance() -> dict:
+    """Where a result comes from: git revision, versions, device, command."""
+    device = jax.devices()[0]
+    return {
+        "git": git_revision(),
+        "versions": {p: metadata.version(p) for p in PACKAGES} | {"python": platform.python_version()},
+        "device": f"{device.platform}: {device.device_kind}, {os.cpu_count()} cores",
+        "command": " ".join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+    }
+
+
+def git_revision() -> str:
+    """Short revision of the checkout this package runs from, ``+`` if it is modified."""
+    here = Path(__file__).parent
+
+    def git(*args):
+        return subprocess.run(
+            ["git", "-C", str(here), *args], capture_output=True, text=True, check=True
+        ).stdout.strip()
+
+    try:
+        dirty = "+" if git("status", "--porcelain", "--untracked-files=no") else ""
+        return git("rev-parse", "--short", "HEAD") + dirty
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"

@@ -1,0 +1,145 @@
+"""A trained policy: loaded from its folder alone, a pytree that maps features to actions."""
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+from brax.training.agents.ppo import networks
+from flax import struct
+from jaxtyping import Array, Float
+
+from p2r_jax.files import git_revision, load_pytree, save_pytree, write_json
+from p2r_jax.sim.observation import FEATURES
+from p2r_jax.tasks import Task
+
+SCHEMA_VERSION = 1
+STD_FLOOR = 1e-6  # a constant input (dr's theta) must not be divided by zero
+
+
+@dataclass(frozen=True)
+class PolicyContract:
+    """What a policy expects of the world it runs in.
+
+    Attributes:
+      task: registered name of the task it was trained on.
+      phase: ``privileged``, ``noisy`` or ``dr``.
+      features: observation order, without theta.
+      theta: names of the components of theta.
+      theta_mean, theta_std: scaling of theta, in its own unit.
+      action_scale_m, control_period_s: meaning of an action.
+      layers: hidden sizes of the actor.
+      steps: control steps of training.
+      git: revision that trained it.
+    """
+
+    task: str
+    phase: str
+    features: tuple[str, ...]
+    theta: tuple[str, ...]
+    theta_mean: tuple[float, ...]
+    theta_std: tuple[float, ...]
+    action_scale_m: float
+    control_period_s: float
+    layers: tuple[int, ...]
+    steps: int
+    git: str
+
+
+@struct.dataclass
+class Policy:
+    """Deterministic actor with its observation normaliser.
+
+    Attributes:
+      params: network parameters.
+      mean, std: of the actor's observation, Float[features + K].
+      contract: what it expects (static).
+    """
+
+    params: dict
+    mean: Float[Array, " n"]
+    std: Float[Array, " n"]
+    contract: PolicyContract = struct.field(pytree_node=False)
+
+    def __call__(
+        self, features: Float[Array, "*env f"], theta: Float[Array, "*env k"]
+    ) -> Float[Array, "*env 2"]:
+        """Action in [-1, 1]^2 for features and theta (theta in its own unit, m)."""
+        c = self.contract
+        scaled = (theta - jnp.array(c.theta_mean)) / jnp.array(c.theta_std)
+        obs = (jnp.concatenate([features, scaled], -1) - self.mean) / self.std
+        actor = actor_network(c)
+        logits = actor.policy_network.apply(None, self.params, obs)
+        return actor.parametric_action_distribution.mode(logits)
+
+
+def actor_network(contract: PolicyContract):
+    """Brax networks of the contract's sizes, without observation normalisation."""
+    size = len(contract.features) + len(contract.theta)
+    return networks.make_ppo_networks(size, 2, policy_hidden_layer_sizes=contract.layers)
+
+
+def contract_of(task: Task, phase: str, layers: tuple[int, ...], steps: int) -> PolicyContract:
+    """The contract of a policy that is trained on ``task``."""
+    return PolicyContract(
+        task=task.name, phase=phase, features=FEATURES, theta=tuple(t.name for t in task.theta),
+        theta_mean=tuple(t.mean for t in task.theta), theta_std=tuple(t.std for t in task.theta),
+        action_scale_m=task.action_scale_m, control_period_s=task.control_period_s,
+        layers=layers, steps=steps, git=git_revision(),
+    )
+
+
+def policy_from_training(params, normalizer, contract: PolicyContract) -> Policy:
+    """Cut the actor out of a PPO training state."""
+    std = jnp.maximum(normalizer.std["state"], STD_FLOOR)
+    return Policy(params.policy, normalizer.mean["state"], std, contract)
+
+
+def save_policy(folder: Path, policy: Policy) -> None:
+    """Write ``policy.msgpack`` and ``policy.json``."""
+    folder.mkdir(parents=True, exist_ok=True)
+    arrays = {"params": policy.params, "mean": policy.mean, "std": policy.std}
+    save_pytree(folder / "policy.msgpack", arrays)
+    write_json(folder / "policy.json", {"schema": SCHEMA_VERSION, **asdict(policy.contract)})
+
+
+def load_policy(folder: str | Path, task: Task | None = None) -> Policy:
+    """Load a policy from its folder.
+
+    Args:
+      folder: what ``save_policy`` wrote.
+      task: if given, the policy must have been trained on it.
+
+    Raises:
+      FileNotFoundError: if the folder holds no policy.
+      ValueError: if it belongs to another task or expects other observations.
+    """
+    folder = Path(folder)
+    if not (folder / "policy.json").is_file():
+        raise FileNotFoundError(f"{folder} holds no policy.json; is it a policy folder?")
+    record = json.loads((folder / "policy.json").read_text())
+    record.pop("schema")
+    contract = PolicyContract(
+        **{k: tuple(v) if isinstance(v, list) else v for k, v in record.items()}
+    )
+    if task is not None and contract.task != task.name:
+        raise ValueError(
+            f"{folder} was trained on task {contract.task!r}, not on {task.name!r}; "
+            "give a checkpoint of that task"
+        )
+    if contract.features != FEATURES:
+        raise ValueError(f"{folder} expects features {contract.features}, this version has {FEATURES}")
+    size = len(contract.features) + len(contract.theta)
+    template = {
+        "params": actor_network(contract).policy_network.init(jax.random.key(0)),
+        "mean": jnp.zeros(size), "std": jnp.zeros(size),
+    }
+    arrays = load_pytree(folder / "policy.msgpack", template)
+    return Policy(arrays["params"], arrays["mean"], arrays["std"], contract)
+
+
+
+
+
+

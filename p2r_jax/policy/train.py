@@ -1,0 +1,188 @@
+"""Train a policy: phases, checkpoints, resume, progress.
+
+Phases (Phys2Real section III): ``privileged`` sees the true theta; ``noisy``
+(phase 1.5) continues it with Gaussian noise on theta, constant per episode;
+``dr`` never sees theta and gets the steps of both, the same network, critic
+and curriculum.
+"""
+
+import json
+import time
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Literal
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from p2r_jax.files import load_pytree, new_folder, provenance, save_pytree, write_json
+from p2r_jax.policy.logging import MetricLog
+from p2r_jax.policy.policy import Policy, contract_of, policy_from_training, save_policy
+from p2r_jax.policy.ppo import PPO, PPOConfig, TrainState
+from p2r_jax.sim.push import PushEnv
+from p2r_jax.sim.training_env import TrainingEnv
+from p2r_jax.tasks import Task, load_task
+
+Phase = Literal["privileged", "noisy", "dr"]
+THETA_INPUT = {"privileged": "true", "noisy": "noisy", "dr": "constant"}
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """One training run.
+
+    Attributes:
+      task: registered task.
+      phase: see the module.
+      out: run folder; holds ``state.msgpack`` (resume), ``policy/`` (use), logs.
+      init: run folder of the phase to continue (``noisy`` needs one).
+      ppo: hyper-parameters.
+      evaluations: evaluations and checkpoints, evenly spaced.
+      resume: continue the run in ``out`` exactly.
+      overwrite: allow a folder that is not empty.
+      wandb_project: log to Weights & Biases as well.
+    """
+
+    out: Path
+    task: str = "push_tblock"
+    phase: Phase = "privileged"
+    init: Path | None = None
+    ppo: PPOConfig = field(default_factory=PPOConfig)
+    evaluations: int = 20
+    resume: bool = False
+    overwrite: bool = False
+    wandb_project: str | None = None
+
+
+def phase_task(task: Task, phase: Phase) -> Task:
+    """The task as the phase's policy sees theta."""
+    return replace(task, theta_input=THETA_INPUT[phase])
+
+
+def train(config: TrainConfig) -> Policy:
+    """Run or resume a training; returns the policy, which is also in ``out/policy``.
+
+    Ctrl-C saves a checkpoint before it stops.
+
+    Raises:
+      ValueError: for a ``noisy`` run without ``init``, or a resume of another run.
+      FileExistsError: if ``out`` holds something and neither resume nor overwrite is set.
+    """
+    task = phase_task(load_task(config.task), config.phase)
+    if config.phase == "noisy" and config.init is None:
+        raise ValueError("phase noisy continues a privileged policy: give its run folder as --init")
+    ppo = PPO(TrainingEnv(PushEnv(task), task.episode_length), config.ppo)
+    state = _restore(config, ppo) if config.resume else _start(config, ppo)
+    log = MetricLog(config.out, config.wandb_project, asdict(config))
+    try:
+        state = _loop(config, task, ppo, state, log)
+    finally:
+        log.close()
+    return _policy(config, task, ppo, state)
+
+
+def _start(config: TrainConfig, ppo: PPO) -> TrainState:
+    new_folder(config.out, config.overwrite)
+    record = asdict(config) | {"out": str(config.out), "init": str(config.init), **provenance()}
+    write_json(config.out / "config.json", record)
+    key = jax.random.key(config.ppo.seed)
+    if config.init is None:
+        return jax.jit(ppo.init)(key)
+    source = load_pytree(config.init / "learner.msgpack", _learner(jax.eval_shape(ppo.init, key)))
+    return jax.jit(ppo.init)(key, source["params"], source["normalizer"])
+
+
+def _restore(config: TrainConfig, ppo: PPO) -> TrainState:
+    record = json.loads((config.out / "config.json").read_text())
+    wanted = json.loads(json.dumps(asdict(config.ppo)))
+    for name, old in (("task", config.task), ("phase", config.phase), ("ppo", wanted)):
+        if record[name] != old:
+            raise ValueError(f"{config.out} was started with {name} = {record[name]}, not {old}")
+    template = jax.jit(ppo.init)(jax.random.key(config.ppo.seed))
+    return load_pytree(config.out / "state.msgpack", template)
+
+
+def _learner(state: TrainState) -> dict:
+    """What a later phase continues from."""
+    return {"params": state.params, "normalizer": state.normalizer}
+
+
+def _save(config: TrainConfig, task: Task, ppo: PPO, state: TrainState) -> None:
+    save_pytree(config.out / "state.msgpack", state)
+    save_pytree(config.out / "learner.msgpack", _learner(state))
+    save_policy(config.out / "policy", _policy(config, task, ppo, state))
+
+
+def _policy(config: TrainConfig, task: Task, ppo: PPO, state: TrainState) -> Policy:
+    steps = int(state.update) * config.ppo.steps_per_update
+    contract = contract_of(task, config.phase, config.ppo.policy_layers, steps)
+    return policy_from_training(state.params, state.normalizer, contract)
+
+
+def _loop(config: TrainConfig, task: Task, ppo: PPO, state: TrainState, log: MetricLog):
+    update = jax.jit(ppo.update, donate_argnums=0)
+    evaluate = jax.jit(lambda p, k: evaluate_policy(task, p, k))
+    total, first = config.ppo.num_updates, int(state.update)
+    every = max(total // config.evaluations, 1)
+    key_eval, started = jax.random.key(config.ppo.seed + 1), None
+    try:
+        for done in range(first + 1, total + 1):
+            state, metrics = update(state)
+            if started is None:  # the clock starts after compilation
+                jax.block_until_ready(metrics)
+                started = time.perf_counter()
+            if done % every and done != total:
+                continue
+            policy = _policy(config, task, ppo, state)
+            row = jax.device_get(metrics | evaluate(policy, key_eval))
+            elapsed = time.perf_counter() - started
+            rate = (done - first - 1) * config.ppo.steps_per_update / max(elapsed, 1e-9)
+            row = {k: float(v) for k, v in row.items()} | {"steps_per_s": rate, "seconds": elapsed}
+            steps = done * config.ppo.steps_per_update
+            log.write(steps, row)
+            _save(config, task, ppo, state)
+            eta = (total - done) * config.ppo.steps_per_update / max(rate, 1.0)
+            print(
+                f"[{config.phase}] {steps / 1e6:6.1f} M steps | {rate / 1e3:5.1f} k/s | "
+                f"ETA {eta / 60:4.1f} min | strict success {row['eval/success']:.3f} | "
+                f"reward {row['eval/reward']:.1f}", flush=True,
+            )
+    except KeyboardInterrupt:
+        _save(config, task, ppo, state)
+        print(f"\nstopped at {int(state.update)} updates; continue with --resume")
+        raise
+    return state
+
+
+def evaluate_policy(
+    task: Task, policy: Policy, key: Array, episodes: int = 512
+) -> dict[str, Float[Array, ""]]:
+    """Deterministic episodes from the real start in the training dynamics.
+
+    Theta is what the phase's policy sees in training. Success is strict
+    (position and yaw) and judged at the end of the episode.
+    """
+    env = PushEnv(task, training=False)
+    state = jax.vmap(env.reset)(jax.random.split(key, episodes))
+    width = len(policy.contract.features)
+
+    def step(state, _):
+        obs = state.obs["state"]
+        theta = state.pipeline_state.theta_input
+        action = policy(obs[:, :width], theta)
+        state = jax.vmap(env.step)(state, action)
+        return state, (state.metrics["success"], state.reward, state.metrics["position_error"])
+
+    _, (success, reward, position) = jax.lax.scan(step, state, None, task.episode_length)
+    theta = state.pipeline_state.physics.com[:, 0]
+    thirds = jnp.digitize(theta, jnp.quantile(theta, jnp.array([1 / 3, 2 / 3])))
+    by_third = {
+        f"eval/success_theta_{name}": jnp.sum((thirds == i) * success[-1]) / jnp.sum(thirds == i)
+        for i, name in enumerate(("low", "mid", "high"))
+    }
+    return {
+        "eval/success": jnp.mean(success[-1]), "eval/reward": jnp.mean(jnp.sum(reward, 0)),
+        "eval/ever": jnp.mean(jnp.max(success, 0)),
+        "eval/position_cm": 100 * jnp.median(position[-1]), **by_third,
+    }
