@@ -48,8 +48,9 @@ def load_pytree(path: Path, template: Tree) -> Tree:
         raise ValueError(f"{path} does not fit what is being loaded: {error}") from error
 
     def restore(like, x):
-        if jax.numpy.shape(x) != jax.numpy.shape(jax.random.key_data(like) if _is_key(like) else like):
-            raise ValueError(f"{path}: shape {jax.numpy.shape(x)} found, {like.shape} expected")
+        expected = jax.numpy.shape(jax.random.key_data(like) if _is_key(like) else like)
+        if jax.numpy.shape(x) != expected:
+            raise ValueError(f"{path}: shape {jax.numpy.shape(x)} found, {expected} expected")
         return jax.random.wrap_key_data(x) if _is_key(like) else x
 
     return jax.tree.map(restore, template, loaded)
@@ -78,7 +79,8 @@ def provenance() -> dict:
     device = jax.devices()[0]
     return {
         "git": git_revision(),
-        "versions": {p: metadata.version(p) for p in PACKAGES} | {"python": platform.python_version()},
+        "versions": {"python": platform.python_version()}
+        | {package: metadata.version(package) for package in PACKAGES},
         "device": f"{device.platform}: {device.device_kind}, {os.cpu_count()} cores",
         "command": " ".join([Path(sys.argv[0]).name, *sys.argv[1:]]),
     }

@@ -97,8 +97,6 @@ def tree_where(condition: Float[Array, "*env"], a, b):
     """Per environment: leaves of ``a`` where condition holds, else those of ``b``."""
 
     def pick(x, y):
-        if jnp.issubdtype(x.dtype, jax.dtypes.prng_key):
-            return jnp.where(condition.reshape(condition.shape + (1,) * (x.ndim - condition.ndim)), x, y)
         mask = jnp.reshape(condition, condition.shape + (1,) * (x.ndim - condition.ndim))
         return jnp.where(mask, x, y)
 

@@ -129,7 +129,9 @@ def load_policy(folder: str | Path, task: Task | None = None) -> Policy:
             "give a checkpoint of that task"
         )
     if contract.features != FEATURES:
-        raise ValueError(f"{folder} expects features {contract.features}, this version has {FEATURES}")
+        raise ValueError(
+            f"{folder} expects features {contract.features}, this version has {FEATURES}"
+        )
     size = len(contract.features) + len(contract.theta)
     template = {
         "params": actor_network(contract).policy_network.init(jax.random.key(0)),

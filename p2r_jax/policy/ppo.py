@@ -7,7 +7,6 @@ normaliser, epochs of minibatches) is one pure function of ``TrainState``.
 """
 
 import functools
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import jax
@@ -34,12 +33,13 @@ class PPOConfig:
       unroll_length: control steps per update and environment.
       num_minibatches, num_epochs: gradient steps per update are their product.
       learning_rate: initial; falls linearly to ``final_learning_rate``.
-      discount, gae_lambda, clip, entropy_cost, value_cost, max_grad_norm: as usual.
+      entropy_cost: initial; falls linearly to ``final_entropy_cost``.
+      discount, gae_lambda, clip, value_cost, max_grad_norm: as usual.
       policy_layers, value_layers: hidden sizes.
       seed: of everything.
     """
 
-    total_steps: int = 30_000_000
+    total_steps: int = 20_000_000
     num_envs: int = 2048
     unroll_length: int = 25
     num_minibatches: int = 8
@@ -176,8 +176,9 @@ class PPO:
             keys = jax.random.split(key_loss, self.config.num_minibatches)
             return jax.lax.scan(minibatch, carry, (batches, keys))
 
+        epoch_keys = jax.random.split(key_sgd, self.config.num_epochs)
         (params, optimizer), loss_metrics = jax.lax.scan(
-            epoch, (state.params, state.optimizer), jax.random.split(key_sgd, self.config.num_epochs)
+            epoch, (state.params, state.optimizer), epoch_keys
         )
         metrics = env_metrics | {f"loss/{k}": jnp.mean(v) for k, v in loss_metrics.items()}
         return TrainState(params, optimizer, normalizer, env_state, key, state.update + 1), metrics
@@ -218,16 +219,3 @@ class PPO:
         start, end = self.config.entropy_cost, self.config.final_entropy_cost
         return start + progress * (end - start)
 
-
-def make_policy(ppo_networks) -> Callable:
-    """``policy(normalizer, policy_params, obs) -> action``: the deterministic actor.
-
-    ``obs`` is the actor's observation only, Float[*n, features + K].
-    """
-
-    def policy(normalizer, params, obs):
-        mean_std = jax.tree.map(lambda x: x, normalizer)
-        logits = ppo_networks.policy_network.apply(mean_std, params, {"state": obs})
-        return ppo_networks.parametric_action_distribution.mode(logits)
-
-    return policy

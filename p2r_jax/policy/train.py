@@ -8,7 +8,7 @@ and curriculum.
 
 import json
 import time
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -33,26 +33,39 @@ class TrainConfig:
     """One training run.
 
     Attributes:
-      task: registered task.
       phase: see the module.
-      out: run folder; holds ``state.msgpack`` (resume), ``policy/`` (use), logs.
-      init: run folder of the phase to continue (``noisy`` needs one).
       ppo: hyper-parameters.
+      out: run folder; holds ``state.msgpack`` (resume), ``policy/`` (use), logs.
+      task: registered task.
+      init: run folder of the phase to continue (``noisy`` needs one).
       evaluations: evaluations and checkpoints, evenly spaced.
       resume: continue the run in ``out`` exactly.
       overwrite: allow a folder that is not empty.
       wandb_project: log to Weights & Biases as well.
     """
 
+    phase: Phase
+    ppo: PPOConfig
     out: Path
     task: str = "push_tblock"
-    phase: Phase = "privileged"
     init: Path | None = None
-    ppo: PPOConfig = field(default_factory=PPOConfig)
     evaluations: int = 20
     resume: bool = False
     overwrite: bool = False
     wandb_project: str | None = None
+
+
+def default_ppo(phase: Phase) -> PPOConfig:
+    """Hyper-parameters of a phase; ``dr`` gets the steps of both others together."""
+    first = PPOConfig()
+    second = replace(
+        first, total_steps=first.total_steps // 2, learning_rate=3e-4, entropy_cost=3e-3
+    )
+    return {
+        "privileged": first,
+        "noisy": second,
+        "dr": replace(first, total_steps=first.total_steps + second.total_steps),
+    }[phase]
 
 
 def phase_task(task: Task, phase: Phase) -> Task:

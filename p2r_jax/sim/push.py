@@ -189,7 +189,8 @@ class PushEnv(Env):
         truth = self.scale_theta(theta_of(physics, len(self.task.theta)))
         friction = 4 * physics.friction_pusher[None]
         motion = inner.dynamics.twist * jnp.array([30.0, 30.0, 3.0])
-        return {"state": actor, "privileged_state": jnp.concatenate([actor, truth, friction, motion])}
+        critic = jnp.concatenate([actor, truth, friction, motion])
+        return {"state": actor, "privileged_state": critic}
 
     def scale_theta(self, theta: Float[Array, "*env k"]) -> Float[Array, "*env k"]:
         """Theta in units of its training distribution."""
@@ -207,11 +208,8 @@ class PushEnv(Env):
     def physics_for(self, weight_x: float | None, friction: float) -> PhysicsParams:
         """Physics with the weight at ``weight_x`` (m, object frame; None: no weight)."""
         mass, com, inertia = self.task.object.with_weight(weight_x)
-        as_f32 = lambda x: jnp.asarray(x, jnp.float32)  # noqa: E731
-        return PhysicsParams(
-            as_f32(mass), as_f32(com), as_f32(inertia), as_f32(friction), as_f32(friction),
-            self._support,
-        )
+        scalars = (mass, com, inertia, friction, friction)
+        return PhysicsParams(*(jnp.asarray(x, jnp.float32) for x in scalars), self._support)
 
     def draw_start(self, key: Array) -> tuple[PlanarPose, Float[Array, " 2"]]:
         """Object pose and pusher at the start of an episode."""
