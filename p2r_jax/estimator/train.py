@@ -1,0 +1,220 @@
+"""Train the ensemble on its own experience, round by round.
+
+Every round rolls out fresh episodes with the frozen policy driven by the
+current estimate, then takes one pass of Gaussian-NLL steps over them (Nix &
+Weigend 1994). Nothing is kept between rounds but the networks, so training and
+held-out episodes never mix and a resumed run continues exactly.
+"""
+
+import json
+import time
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import struct
+from jaxtyping import Array, Float
+
+from p2r_jax.estimator.calibration import calibration_report, print_report
+from p2r_jax.estimator.ensemble import (
+    Ensemble,
+    EstimatorContract,
+    ThetaNet,
+    init_ensemble,
+    save_ensemble,
+    window_inputs,
+)
+from p2r_jax.estimator.rollouts import Episodes, MeasurementNoise, collect
+from p2r_jax.files import (
+    git_revision,
+    load_pytree,
+    new_folder,
+    provenance,
+    save_pytree,
+    write_json,
+)
+from p2r_jax.policy.policy import Policy, load_policy
+from p2r_jax.sim.observation import FEATURES
+from p2r_jax.sim.push import PushEnv
+from p2r_jax.tasks import Task, load_task
+
+
+@dataclass(frozen=True)
+class EstimatorConfig:
+    """One estimator training.
+
+    Attributes:
+      policy: folder of the frozen policy (the noisy one).
+      out: run folder; holds ``state.msgpack`` (resume), ``estimator/`` (use), report.
+      task: registered task.
+      members, layers: the ensemble.
+      rounds: rounds of experience.
+      episodes: episodes per round.
+      steps: gradient steps per round.
+      batch: windows per member and step.
+      learning_rate: initial, cosine to zero.
+      noise: measurement noise in training.
+      test_episodes: held-out episodes from the real start for the report.
+      seed: of everything.
+      resume: continue the run in ``out`` exactly.
+      overwrite: allow a folder that is not empty.
+    """
+
+    policy: Path
+    out: Path
+    task: str = "push_tblock"
+    members: int = 10
+    layers: tuple[int, ...] = (128, 128)
+    rounds: int = 24
+    episodes: int = 4096
+    steps: int = 500
+    batch: int = 1024
+    learning_rate: float = 1e-3
+    noise: MeasurementNoise = field(default_factory=MeasurementNoise)
+    test_episodes: int = 2048
+    seed: int = 0
+    resume: bool = False
+    overwrite: bool = False
+
+
+@struct.dataclass
+class EstimatorState:
+    """Everything a training is."""
+
+    params: dict
+    optimizer: optax.OptState
+    key: Array
+    round: Array
+
+
+def contract_of(task: Task, config: EstimatorConfig) -> EstimatorContract:
+    """The contract of an ensemble trained on ``task``."""
+    return EstimatorContract(
+        task=task.name, features=FEATURES, theta=tuple(t.name for t in task.theta),
+        theta_mean=tuple(t.mean for t in task.theta), theta_std=tuple(t.std for t in task.theta),
+        history=task.history, members=config.members, layers=config.layers,
+        action_scale_m=task.action_scale_m, git=git_revision(),
+    )
+
+
+def gaussian_nll(
+    mean: Float[Array, "*n k"], log_var: Float[Array, "*n k"], target: Float[Array, "*n k"]
+) -> Float[Array, ""]:
+    """Mean negative log-likelihood up to a constant."""
+    return jnp.mean(0.5 * log_var + 0.5 * (target - mean) ** 2 * jnp.exp(-log_var))
+
+
+class EstimatorTraining:
+    """Pure functions of one training: ``init``, ``round``."""
+
+    def __init__(self, task: Task, policy: Policy, config: EstimatorConfig):
+        """Fix environment, networks and optimiser."""
+        self.task, self.policy, self.config = task, policy, config
+        self.env = PushEnv(task, training=True)
+        self.contract = contract_of(task, config)
+        self.net = ThetaNet(config.layers, len(task.theta))
+        schedule = optax.cosine_decay_schedule(config.learning_rate, config.rounds * config.steps)
+        self.optimizer = optax.chain(optax.clip_by_global_norm(1.0), optax.adam(schedule))
+
+    def init(self, key: Array) -> EstimatorState:
+        """Untrained ensemble: it says the training prior."""
+        key_net, key = jax.random.split(key)
+        params = init_ensemble(self.contract, key_net).params
+        optimizer = jax.vmap(self.optimizer.init)(params)
+        return EstimatorState(params, optimizer, key, jnp.zeros((), jnp.int32))
+
+    def round(self, state: EstimatorState) -> tuple[EstimatorState, Float[Array, ""]]:
+        """Collect with the current ensemble, then train on it; returns the mean NLL."""
+        key_collect, key_train, key = jax.random.split(state.key, 3)
+        ensemble = Ensemble(state.params, self.contract)
+        data = collect(
+            self.env, self.policy, ensemble, self.config.noise, key_collect, self.config.episodes
+        )
+
+        def step(carry, key):
+            keys = jax.random.split(key, self.config.members)
+            members = jax.vmap(self._member_step, (0, 0, 0, None))
+            params, optimizer, loss = members(*carry, keys, data)
+            return (params, optimizer), loss
+
+        keys = jax.random.split(key_train, self.config.steps)
+        (params, optimizer), loss = jax.lax.scan(step, (state.params, state.optimizer), keys)
+        return EstimatorState(params, optimizer, key, state.round + 1), jnp.mean(loss)
+
+    def _member_step(self, params, optimizer, key, data: Episodes):
+        """One Adam step of one member on its own random windows."""
+        key_env, key_time = jax.random.split(key)
+        episodes, length = data.contact.shape
+        env = jax.random.randint(key_env, (self.config.batch,), 0, episodes)
+        t = jax.random.randint(key_time, (self.config.batch,), 0, length)
+        window = jax.vmap(lambda e, i: data.window(e, i, self.contract.history))(env, t)
+        x = window_inputs(window, self.contract.action_scale_m)
+        target = (data.theta[env] - self.task.theta_mean) / self.task.theta_std
+
+        def loss(params):
+            return gaussian_nll(*self.net.apply(params, x), target)
+
+        value, gradient = jax.value_and_grad(loss)(params)
+        updates, optimizer = self.optimizer.update(gradient, optimizer)
+        return optax.apply_updates(params, updates), optimizer, value
+
+
+def train_estimator(config: EstimatorConfig) -> Ensemble:
+    """Run or resume a training; returns the ensemble, also in ``out/estimator``.
+
+    Writes ``calibration.json`` from held-out episodes. Ctrl-C loses at most
+    the current round.
+    """
+    task = load_task(config.task)
+    policy = load_policy(config.policy, task)
+    training = EstimatorTraining(task, policy, config)
+    key_train, key_test = jax.random.split(jax.random.key(config.seed))
+    state = jax.jit(training.init)(key_train)
+    if config.resume:
+        _check_same_run(config)
+        state = load_pytree(config.out / "state.msgpack", state)
+    else:
+        new_folder(config.out, config.overwrite)
+        write_json(config.out / "config.json", _record(config) | provenance())
+    step = jax.jit(training.round, donate_argnums=0)
+    started = time.perf_counter()
+    first = int(state.round)
+    for done in range(first + 1, config.rounds + 1):
+        state, nll = step(state)
+        nll = float(nll)
+        save_pytree(config.out / "state.msgpack", state)
+        save_ensemble(config.out / "estimator", Ensemble(state.params, training.contract))
+        rate = (time.perf_counter() - started) / (done - first)
+        print(
+            f"[estimator] round {done}/{config.rounds} | NLL {nll:+.3f} | {rate:.1f} s/round | "
+            f"ETA {rate * (config.rounds - done) / 60:.1f} min", flush=True,
+        )
+    ensemble = Ensemble(state.params, training.contract)
+    report = heldout_report(task, policy, ensemble, config, key_test)
+    write_json(config.out / "calibration.json", report | provenance())
+    print_report(report)
+    return ensemble
+
+
+def heldout_report(
+    task: Task, policy: Policy, ensemble: Ensemble, config: EstimatorConfig, key: Array
+) -> dict:
+    """Calibration over theta on held-out episodes from the real start."""
+    env = PushEnv(task, training=False)
+    rollout = jax.jit(lambda e, k: collect(env, policy, e, config.noise, k, config.test_episodes))
+    return calibration_report(rollout(ensemble, key))
+
+
+def _record(config: EstimatorConfig) -> dict:
+    return json.loads(json.dumps(asdict(config), default=str))
+
+
+def _check_same_run(config: EstimatorConfig) -> None:
+    old, new = json.loads((config.out / "config.json").read_text()), _record(config)
+    for name in set(new) - {"resume", "overwrite", "out", "policy"}:
+        if old[name] != new[name]:
+            raise ValueError(
+                f"{config.out} was started with {name} = {old[name]}, not {new[name]}"
+            )
