@@ -5,6 +5,8 @@ import os
 import platform
 import subprocess
 import sys
+from collections.abc import Sequence
+from dataclasses import asdict
 from importlib import metadata
 from pathlib import Path
 from typing import Any, TypeVar
@@ -72,6 +74,38 @@ def new_folder(path: Path, overwrite: bool = False) -> Path:
         )
     path.mkdir(parents=True, exist_ok=True)
     return path
+
+
+def as_record(config: Any) -> dict:
+    """A config dataclass as plain JSON values (paths become strings)."""
+    return json.loads(json.dumps(asdict(config), default=str))
+
+
+def check_same_run(folder: Path, config: Any, fields: Sequence[str]) -> None:
+    """Before a resume: the run in ``folder`` must have been started with these fields.
+
+    Raises:
+      FileNotFoundError: if there is no run to resume.
+      ValueError: naming the first setting that differs, and both values.
+    """
+    if not (folder / "config.json").is_file():
+        raise FileNotFoundError(f"{folder} holds no run to resume (no config.json)")
+    old, new = json.loads((folder / "config.json").read_text()), as_record(config)
+    for name in fields:
+        difference = _first_difference(old.get(name), new[name], name)
+        if difference:
+            path, before, now = difference
+            raise ValueError(f"{folder} was started with {path} = {before}, not {now}")
+
+
+def _first_difference(old: Any, new: Any, path: str) -> tuple[str, Any, Any] | None:
+    if isinstance(old, dict) and isinstance(new, dict):
+        for key in sorted(set(old) | set(new)):
+            found = _first_difference(old.get(key), new.get(key), f"{path}.{key}")
+            if found:
+                return found
+        return None
+    return None if old == new else (path, old, new)
 
 
 def provenance() -> dict:

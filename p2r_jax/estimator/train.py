@@ -6,9 +6,8 @@ Weigend 1994). Nothing is kept between rounds but the networks, so training and
 held-out episodes never mix and a resumed run continues exactly.
 """
 
-import json
 import time
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import jax
@@ -28,6 +27,8 @@ from p2r_jax.estimator.ensemble import (
 )
 from p2r_jax.estimator.rollouts import Episodes, MeasurementNoise, collect
 from p2r_jax.files import (
+    as_record,
+    check_same_run,
     git_revision,
     load_pytree,
     new_folder,
@@ -38,7 +39,7 @@ from p2r_jax.files import (
 from p2r_jax.policy.policy import Policy, load_policy
 from p2r_jax.sim.observation import FEATURES
 from p2r_jax.sim.push import PushEnv
-from p2r_jax.tasks import Task, load_task
+from p2r_jax.tasks import Task
 
 
 @dataclass(frozen=True)
@@ -46,9 +47,9 @@ class EstimatorConfig:
     """One estimator training.
 
     Attributes:
+      task: the task.
       policy: folder of the frozen policy (the noisy one).
       out: run folder; holds ``state.msgpack`` (resume), ``estimator/`` (use), report.
-      task: registered task.
       members, layers: the ensemble.
       rounds: rounds of experience.
       episodes: episodes per round.
@@ -62,9 +63,9 @@ class EstimatorConfig:
       overwrite: allow a folder that is not empty.
     """
 
+    task: Task
     policy: Path
     out: Path
-    task: str = "push_tblock"
     members: int = 10
     layers: tuple[int, ...] = (128, 128)
     rounds: int = 24
@@ -77,6 +78,12 @@ class EstimatorConfig:
     seed: int = 0
     resume: bool = False
     overwrite: bool = False
+
+
+RUN_FIELDS = (
+    "task", "members", "layers", "rounds", "episodes", "steps", "batch", "learning_rate", "noise",
+    "seed",
+)
 
 
 @struct.dataclass
@@ -167,17 +174,17 @@ def train_estimator(config: EstimatorConfig) -> Ensemble:
     Writes ``calibration.json`` from held-out episodes. Ctrl-C loses at most
     the current round.
     """
-    task = load_task(config.task)
+    task = config.task
     policy = load_policy(config.policy, task)
     training = EstimatorTraining(task, policy, config)
     key_train, key_test = jax.random.split(jax.random.key(config.seed))
     state = jax.jit(training.init)(key_train)
     if config.resume:
-        _check_same_run(config)
+        check_same_run(config.out, config, RUN_FIELDS)
         state = load_pytree(config.out / "state.msgpack", state)
     else:
         new_folder(config.out, config.overwrite)
-        write_json(config.out / "config.json", _record(config) | provenance())
+        write_json(config.out / "config.json", as_record(config) | provenance())
     step = jax.jit(training.round, donate_argnums=0)
     started = time.perf_counter()
     first = int(state.round)
@@ -206,15 +213,3 @@ def heldout_report(
     rollout = jax.jit(lambda e, k: collect(env, policy, e, config.noise, k, config.test_episodes))
     return calibration_report(rollout(ensemble, key))
 
-
-def _record(config: EstimatorConfig) -> dict:
-    return json.loads(json.dumps(asdict(config), default=str))
-
-
-def _check_same_run(config: EstimatorConfig) -> None:
-    old, new = json.loads((config.out / "config.json").read_text()), _record(config)
-    for name in set(new) - {"resume", "overwrite", "out", "policy"}:
-        if old[name] != new[name]:
-            raise ValueError(
-                f"{config.out} was started with {name} = {old[name]}, not {new[name]}"
-            )

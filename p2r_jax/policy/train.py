@@ -6,7 +6,6 @@ Phases (Phys2Real section III): ``privileged`` sees the true theta; ``noisy``
 and curriculum.
 """
 
-import json
 import time
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -16,7 +15,15 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from p2r_jax.files import load_pytree, new_folder, provenance, save_pytree, write_json
+from p2r_jax.files import (
+    as_record,
+    check_same_run,
+    load_pytree,
+    new_folder,
+    provenance,
+    save_pytree,
+    write_json,
+)
 from p2r_jax.policy.logging import MetricLog
 from p2r_jax.policy.policy import Policy, contract_of, policy_from_training, save_policy
 from p2r_jax.policy.ppo import PPO, PPOConfig, TrainState
@@ -33,10 +40,10 @@ class TrainConfig:
     """One training run.
 
     Attributes:
+      task: the task; its ``theta_input`` is set by the phase.
       phase: see the module.
       ppo: hyper-parameters.
       out: run folder; holds ``state.msgpack`` (resume), ``policy/`` (use), logs.
-      task: registered task.
       init: run folder of the phase to continue (``noisy`` needs one).
       evaluations: evaluations and checkpoints, evenly spaced.
       resume: continue the run in ``out`` exactly.
@@ -44,10 +51,10 @@ class TrainConfig:
       wandb_project: log to Weights & Biases as well.
     """
 
+    task: Task
     phase: Phase
     ppo: PPOConfig
     out: Path
-    task: str = "push_tblock"
     init: Path | None = None
     evaluations: int = 20
     resume: bool = False
@@ -68,6 +75,11 @@ def default_ppo(phase: Phase) -> PPOConfig:
     }[phase]
 
 
+def default_train(task: str, phase: Phase, out: Path) -> TrainConfig:
+    """The committed configuration of a phase of a registered task."""
+    return TrainConfig(load_task(task), phase, default_ppo(phase), out)
+
+
 def phase_task(task: Task, phase: Phase) -> Task:
     """The task as the phase's policy sees theta."""
     return replace(task, theta_input=THETA_INPUT[phase])
@@ -82,7 +94,7 @@ def train(config: TrainConfig) -> Policy:
       ValueError: for a ``noisy`` run without ``init``, or a resume of another run.
       FileExistsError: if ``out`` holds something and neither resume nor overwrite is set.
     """
-    task = phase_task(load_task(config.task), config.phase)
+    task = phase_task(config.task, config.phase)
     if config.phase == "noisy" and config.init is None:
         raise ValueError("phase noisy continues a privileged policy: give its run folder as --init")
     ppo = PPO(TrainingEnv(PushEnv(task), task.episode_length), config.ppo)
@@ -97,8 +109,7 @@ def train(config: TrainConfig) -> Policy:
 
 def _start(config: TrainConfig, ppo: PPO) -> TrainState:
     new_folder(config.out, config.overwrite)
-    record = asdict(config) | {"out": str(config.out), "init": str(config.init), **provenance()}
-    write_json(config.out / "config.json", record)
+    write_json(config.out / "config.json", as_record(config) | provenance())
     key = jax.random.key(config.ppo.seed)
     if config.init is None:
         return jax.jit(ppo.init)(key)
@@ -107,11 +118,7 @@ def _start(config: TrainConfig, ppo: PPO) -> TrainState:
 
 
 def _restore(config: TrainConfig, ppo: PPO) -> TrainState:
-    record = json.loads((config.out / "config.json").read_text())
-    wanted = json.loads(json.dumps(asdict(config.ppo)))
-    for name, old in (("task", config.task), ("phase", config.phase), ("ppo", wanted)):
-        if record[name] != old:
-            raise ValueError(f"{config.out} was started with {name} = {record[name]}, not {old}")
+    check_same_run(config.out, config, ("task", "phase", "ppo"))
     template = jax.jit(ppo.init)(jax.random.key(config.ppo.seed))
     return load_pytree(config.out / "state.msgpack", template)
 

@@ -1,0 +1,151 @@
+"""The ``p2r`` command: each subcommand's options are a config tree, parsed by tyro."""
+
+import difflib
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+PHASES = ("privileged", "noisy", "dr")
+USAGE = "usage: p2r COMMAND ...; `p2r COMMAND --help` lists its options"
+
+
+class UsageError(Exception):
+    """A command line that cannot be run; the message says how to mend it."""
+
+
+def tasks(args: Sequence[str]) -> None:
+    """List the tasks: object, theta with its training range, control."""
+    from p2r_jax.tasks import load_task, task_names
+
+    if args:
+        raise UsageError("p2r tasks takes no options")
+    for name in task_names():
+        task = load_task(name)
+        print(f"{name}: {task.object.name}, {task.episode_length} actions of "
+              f"{100 * task.action_scale_m:g} cm at {1 / task.control_period_s:g} Hz")
+        for t in task.theta:
+            print(f"  theta {t.name} [{t.low:+.4f}, {t.high:+.4f}] {t.unit}, "
+                  f"mean {t.mean:+.4f}, s.d. {t.std:.4f}")
+
+
+def train(args: Sequence[str]) -> None:
+    """Train a policy: p2r train TASK privileged|noisy|dr --out DIR [--init DIR] [--resume]."""
+    import tyro
+
+    from p2r_jax.policy.train import TrainConfig, default_train
+    from p2r_jax.policy.train import train as run
+
+    task, args = _positional(args, "TASK", _task_names(), "train")
+    phase, args = _positional(args, "PHASE", PHASES, f"train {task}")
+    default = default_train(task, phase, tyro.MISSING)
+    run(tyro.cli(TrainConfig, default=default, args=args, prog=f"p2r train {task} {phase}"))
+
+
+def train_estimator(args: Sequence[str]) -> None:
+    """Train an estimator: p2r train-estimator TASK --policy DIR --out DIR [--resume]."""
+    import tyro
+
+    from p2r_jax.estimator.train import EstimatorConfig
+    from p2r_jax.estimator.train import train_estimator as run
+    from p2r_jax.tasks import load_task
+
+    task, args = _positional(args, "TASK", _task_names(), "train-estimator")
+    default = EstimatorConfig(load_task(task), tyro.MISSING, tyro.MISSING)
+    run(tyro.cli(EstimatorConfig, default=default, args=args, prog=f"p2r train-estimator {task}"))
+
+
+def evaluate(args: Sequence[str]) -> None:
+    """Closed-loop trials of methods and weight positions: p2r evaluate --out DIR ..."""
+    import tyro
+
+    from p2r_jax.evaluation.evaluate import EvaluateConfig
+    from p2r_jax.evaluation.evaluate import evaluate as run
+
+    run(tyro.cli(EvaluateConfig, args=args, prog="p2r evaluate"))
+
+
+def demo(args: Sequence[str]) -> None:
+    """The whole loop with the shipped checkpoints: table, figures, videos."""
+    import tyro
+
+    from p2r_jax.evaluation.demo import DemoConfig
+    from p2r_jax.evaluation.demo import demo as run
+
+    run(tyro.cli(DemoConfig, args=args, prog="p2r demo"))
+
+
+def play(args: Sequence[str]) -> None:
+    """Video of one episode: a checkpoint, or zero / random actions."""
+    import tyro
+
+    from p2r_jax.evaluation.play import PlayConfig
+    from p2r_jax.evaluation.play import play as run
+
+    run(tyro.cli(PlayConfig, args=args, prog="p2r play"))
+
+
+COMMANDS: dict[str, Callable[[Sequence[str]], None]] = {
+    "tasks": tasks,
+    "train": train,
+    "train-estimator": train_estimator,
+    "evaluate": evaluate,
+    "demo": demo,
+    "play": play,
+}
+
+
+def _task_names() -> tuple[str, ...]:
+    from p2r_jax.tasks import task_names
+
+    return task_names()
+
+
+def _positional(args: Sequence[str], what: str, choices: Sequence[str], command: str):
+    """First argument, which must be one of ``choices``, and the rest."""
+    if not args or args[0].startswith("-"):
+        raise UsageError(f"p2r {command}: give a {what} first, one of: {', '.join(choices)}")
+    if args[0] not in choices:
+        raise UsageError(f"p2r {command}: no {what} {args[0]!r}{_suggest(args[0], choices)}")
+    return args[0], args[1:]
+
+
+def _suggest(word: str, choices: Sequence[str]) -> str:
+    near = difflib.get_close_matches(word, choices, n=1)
+    hint = f"; did you mean {near[0]!r}?" if near else ""
+    return f"{hint} (there are: {', '.join(choices)})"
+
+
+def _use_compilation_cache() -> None:
+    """Keep compiled programs between runs, in the user's cache folder."""
+    import jax
+
+    if jax.config.jax_compilation_cache_dir is None:
+        cache = Path.home() / ".cache" / "p2r_jax" / "xla"
+        jax.config.update("jax_compilation_cache_dir", str(cache))
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 1.0)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Entry point; returns the exit status."""
+    argv = sys.argv[1:] if argv is None else list(argv)
+    if not argv or argv[0] in ("-h", "--help"):
+        print(USAGE)
+        for name, command in COMMANDS.items():
+            print(f"  {name:16} {(command.__doc__ or '').splitlines()[0]}")
+        return 0 if argv else 2
+    try:
+        if argv[0] not in COMMANDS:
+            raise UsageError(f"no command {argv[0]!r}{_suggest(argv[0], tuple(COMMANDS))}")
+        _use_compilation_cache()
+        COMMANDS[argv[0]](argv[1:])
+    except (UsageError, FileNotFoundError, FileExistsError, ValueError, KeyError) as error:
+        message = error.args[0] if isinstance(error, KeyError) else error
+        print(f"p2r: {message}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        return 130
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
