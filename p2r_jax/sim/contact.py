@@ -45,7 +45,7 @@ class ContactConfig:
     """
 
     substeps: int = 100
-    support_count: int = 16
+    support_count: int = 12
     elliptic: bool = True
     iterations: int = 4
     ls_iterations: int = 6
