@@ -264,7 +264,7 @@ def verdicts(by_support: dict) -> dict:
 
 
 def provenance() -> dict:
-    """Device, versions and commit of a measurement."""
+    """Device, versions and commit of a measurement; to be called before it."""
 
     def git(*arguments):
         done = subprocess.run(["git", *arguments], capture_output=True, text=True, check=False)
@@ -282,7 +282,7 @@ def provenance() -> dict:
         "python": platform.python_version(),
         "versions": {p: version(p) for p in ("jax", "jaxlib", "mujoco", "mujoco-mjx", "numpy")},
         "commit": git("rev-parse", "HEAD"),
-        "uncommitted_changes": bool(git("status", "--porcelain", "p2r_jax/sim", "benchmarks/*.py")),
+        "uncommitted_changes": bool(git("diff", "HEAD", "--name-only", "*.py")),
     }
 
 
@@ -352,9 +352,9 @@ def plot(results: dict, settings: Settings, file: Path) -> None:
 
 def main(settings: Settings) -> None:
     """Measure, print the table, write JSON and plot."""
+    record = {"schema": SCHEMA_VERSION, "kind": "parity", "provenance": provenance()}
     results = measure(settings)
     results["targets"] = {"wanted": TARGETS, "met": verdicts(results["by_support"])}
-    record = {"schema": SCHEMA_VERSION, "kind": "parity", "provenance": provenance()}
     chosen = {**asdict(settings), "out": settings.out.name}
     settings.out.parent.mkdir(parents=True, exist_ok=True)
     settings.out.write_text(json.dumps({**record, "settings": chosen, **results}, indent=1) + "\n")
