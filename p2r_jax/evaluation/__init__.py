@@ -1,0 +1,1 @@
+"""Many closed loops, judged: "reality", methods by name, tables with intervals."""

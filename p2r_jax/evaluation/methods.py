@@ -1,0 +1,181 @@
+"""What is compared, by name: which policy, told which theta, in which conditions."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Float
+
+from p2r_jax.deploy.loop import Bundle, ThetaSource
+from p2r_jax.estimator.ensemble import Ensemble, EstimatorContract, init_ensemble, load_ensemble
+from p2r_jax.files import git_revision
+from p2r_jax.policy.policy import Policy, load_policy
+from p2r_jax.sim.observation import FEATURES
+from p2r_jax.tasks import Task
+from p2r_jax.types import Gaussian, PlanarPose
+
+CHECKPOINT_ROOT = Path(__file__).parent.parent / "checkpoints"
+ESTIMATOR = "estimator"  # folder of the ensemble, beside those of the policies
+
+
+@dataclass(frozen=True)
+class Method:
+    """One row of a table.
+
+    Attributes:
+      policy: folder of its policy: ``privileged``, ``noisy`` or ``dr``.
+      source: which theta the loop tells the policy.
+      given: what stands for the loop's prior: vision's ``prior``, the ``truth``
+        or the ``training-mean`` (a policy that never sees theta).
+      text: one line for a legend.
+    """
+
+    policy: Literal["privileged", "noisy", "dr"]
+    source: ThetaSource
+    given: Literal["prior", "truth", "training-mean"]
+    text: str
+
+
+METHODS: dict[str, Method] = {
+    "privileged": Method("privileged", "given", "truth", "privileged policy, true theta"),
+    "privileged-noisy": Method("noisy", "given", "truth", "noisy policy, true theta"),
+    "fused": Method("noisy", "fused", "prior", "noisy policy, prior fused with interaction"),
+    "vlm-only": Method("noisy", "given", "prior", "noisy policy, prior alone"),
+    "rma-only": Method("noisy", "estimate", "prior", "noisy policy, interaction alone"),
+    "dr": Method("dr", "given", "training-mean", "policy that never sees theta"),
+}
+REFERENCE = "privileged"  # what the others are compared with, trial by trial
+
+
+@dataclass(frozen=True)
+class Condition:
+    """An object to push and where its prior comes from.
+
+    Attributes:
+      weight_x_m: position of the weight on the object's +x; None is the bare object.
+      prior: name or file for ``prior.load_prior``.
+    """
+
+    weight_x_m: float | None
+    prior: str
+
+
+CONDITIONS: dict[str, Condition] = {
+    "top": Condition(0.095, "paper-top"),
+    "bottom": Condition(-0.065, "paper-bottom"),
+    "bare": Condition(None, "heuristic"),
+    "middle": Condition(0.0, "heuristic"),
+}
+
+
+def method(name: str) -> Method:
+    """A method by name; an unknown one raises KeyError that lists what exists."""
+    if name not in METHODS:
+        raise KeyError(f"no method {name!r} (methods: {', '.join(METHODS)})")
+    return METHODS[name]
+
+
+def condition(name: str) -> Condition:
+    """A condition by name; an unknown one raises KeyError that lists what exists."""
+    if name not in CONDITIONS:
+        raise KeyError(f"no condition {name!r} (conditions: {', '.join(CONDITIONS)})")
+    return CONDITIONS[name]
+
+
+@dataclass(frozen=True)
+class Checkpoints:
+    """What was trained.
+
+    Attributes:
+      policies: by folder name.
+      ensemble: the estimator, ``uninformed_ensemble`` if none was needed or there.
+      informed: whether ``ensemble`` was trained.
+    """
+
+    policies: Mapping[str, Policy]
+    ensemble: Ensemble
+    informed: bool = True
+
+
+def load_checkpoints(root: Path | None, task: Task, methods: Sequence[str]) -> Checkpoints:
+    """What the named methods need, from ``root/{privileged,noisy,dr,estimator}``.
+
+    Args:
+      root: folder; None is the shipped one of the task.
+      task: every checkpoint must have been trained on it.
+      methods: names; a method that does not estimate runs without an estimator.
+
+    Raises:
+      FileNotFoundError: naming the folder that is missing.
+      ValueError: for a checkpoint of another task, phase, action scale or period.
+    """
+    root = root or CHECKPOINT_ROOT / task.name
+    chosen = [method(name) for name in methods]
+    policies: dict[str, Policy] = {}
+    for folder in sorted({m.policy for m in chosen}):
+        policies[folder] = load_policy(root / folder, task)
+        check_contract(policies[folder], folder, task)
+    needs_estimate = any(m.source != "given" for m in chosen)
+    if needs_estimate or (root / ESTIMATOR / "estimator.json").is_file():
+        return Checkpoints(policies, load_ensemble(root / ESTIMATOR, task))
+    return Checkpoints(policies, uninformed_ensemble(task), informed=False)
+
+
+def check_contract(policy: Policy, phase: str, task: Task) -> None:
+    """Raise ValueError, naming both sides, if the policy is not for this use."""
+    wanted = {"phase": phase, "action_scale_m": task.action_scale_m,
+              "control_period_s": task.control_period_s,
+              "theta": tuple(t.name for t in task.theta)}  # fmt: skip
+    for name, value in wanted.items():
+        found = getattr(policy.contract, name)
+        if found != value:
+            raise ValueError(f"policy has {name} = {found!r}, {value!r} is needed here")
+
+
+def uninformed_ensemble(task: Task) -> Ensemble:
+    """An estimator that answers the training prior to every window: its weights are zero."""
+    contract = EstimatorContract(
+        task=task.name, features=FEATURES, theta=tuple(t.name for t in task.theta),
+        theta_mean=tuple(t.mean for t in task.theta), theta_std=tuple(t.std for t in task.theta),
+        history=task.history, members=1, layers=(1,), action_scale_m=task.action_scale_m,
+        git=git_revision(),
+    )  # fmt: skip
+    ensemble = init_ensemble(contract, jax.random.key(0))
+    return ensemble.replace(params=jax.tree.map(jnp.zeros_like, ensemble.params))
+
+
+def make_bundle(
+    name: str,
+    checkpoints: Checkpoints,
+    task: Task,
+    prior: Gaussian,
+    theta: Float[np.ndarray, "n k"],
+) -> Bundle:
+    """The bundle of a method for N trials.
+
+    Args:
+      name: of the method.
+      checkpoints: with the policy of the method.
+      task: goal and training mean.
+      prior: vision's belief, Float[K].
+      theta: the truth per trial; only privileged methods look at it.
+    """
+    chosen = method(name)
+    truth = jnp.asarray(theta, jnp.float32)
+    given = {
+        "prior": prior,
+        "truth": Gaussian(truth, jnp.zeros_like(truth)),
+        "training-mean": Gaussian(jnp.array(task.theta_mean), jnp.array(task.theta_std) ** 2),
+    }[chosen.given]
+    layout = task.layout
+    return Bundle(
+        policy=checkpoints.policies[chosen.policy],
+        ensemble=checkpoints.ensemble,
+        prior=jax.tree.map(lambda x: jnp.broadcast_to(x, truth.shape), given),
+        goal=PlanarPose(jnp.array(layout.goal_xy), jnp.array(layout.goal_yaw_rad)),
+        source=chosen.source,
+    )

@@ -1,0 +1,112 @@
+"""From what happened to what a table states; success is judged at the end of the trial."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Bool, Float
+
+from p2r_jax.evaluation.statistics import Interval, bootstrap, paired_difference, wilson
+from p2r_jax.evaluation.trials import TrialRecord
+from p2r_jax.tasks import Task
+
+CRITERIA = ("hardware", "strict", "strict_pose")
+
+
+@dataclass(frozen=True)
+class Outcomes:
+    """Every criterion at every control tick: N trials, ticks 0..T.
+
+    Attributes:
+      position_error: distance of the object frame from the goal, m.
+      yaw_error: absolute, rad.
+      hardware: the paper's hardware criterion, 3 cm and 20 deg.
+      strict_pose: 3 cm and 10 deg.
+      strict: that, and the object at rest.
+      outside: the object has left the workspace at some tick so far.
+    """
+
+    position_error: Float[np.ndarray, "n t+1"]
+    yaw_error: Float[np.ndarray, "n t+1"]
+    hardware: Bool[np.ndarray, "n t+1"]
+    strict_pose: Bool[np.ndarray, "n t+1"]
+    strict: Bool[np.ndarray, "n t+1"]
+    outside: Bool[np.ndarray, "n t+1"]
+
+
+def judge(record: TrialRecord, task: Task) -> Outcomes:
+    """Apply the task's criteria to the true states."""
+    layout, limits = task.layout, task.success
+    xy, yaw = record.object_pose[..., :2], record.object_pose[..., 2]
+    position = np.linalg.norm(xy - np.array(layout.goal_xy), axis=-1)
+    turned = (yaw - layout.goal_yaw_rad + np.pi) % (2 * np.pi) - np.pi
+    near, error = position < limits.position_m, np.abs(turned)
+    pose = near & (error < limits.yaw_rad)
+    left = np.any((xy < np.array(layout.lower)) | (xy > np.array(layout.upper)), axis=-1)
+    return Outcomes(
+        position_error=position,
+        yaw_error=error,
+        hardware=near & (error < limits.hardware_yaw_rad),
+        strict_pose=pose,
+        strict=pose & (record.speed < limits.rest_speed),
+        outside=np.logical_or.accumulate(left, axis=1),
+    )
+
+
+def first_success_s(outcomes: Outcomes, task: Task) -> Float[np.ndarray, " m"]:
+    """Time of the first hardware success, s, of the trials that had one."""
+    reached = outcomes.hardware.any(1)
+    return outcomes.hardware[reached].argmax(1) * task.control_period_s
+
+
+def theta_rmse(record: TrialRecord, belief: str) -> float:
+    """RMSE over trials, actions and components, m.
+
+    Args:
+      record: of a method.
+      belief: field of the record: ``theta_used``, ``estimate_mean``, ``fused_mean``, ...
+    """
+    error = getattr(record, belief) - record.theta_true[:, None]
+    return float(np.sqrt(np.mean(error**2)))
+
+
+def summarize(record: TrialRecord, task: Task) -> dict:
+    """The numbers of one method in one condition, SI units, ready for JSON."""
+    outcomes, n = judge(record, task), record.object_pose.shape[0]
+    at_end = {name: getattr(outcomes, name)[:, -1] for name in CRITERIA}
+    rates = {name: {"successes": int(x.sum()), **as_json(wilson(int(x.sum()), n))}
+             for name, x in at_end.items()}  # fmt: skip
+    ever = int(outcomes.hardware.any(1).sum())
+    times = first_success_s(outcomes, task)
+    return {
+        "n": n,
+        **rates,
+        "ever": {"successes": ever, **as_json(wilson(ever, n))},
+        "first_success_s": {"n": times.size, **as_json(bootstrap(times, np.median))},
+        "position_error_m": _errors(outcomes.position_error[:, -1]),
+        "yaw_error_rad": _errors(outcomes.yaw_error[:, -1]),
+        "left_workspace": int(outcomes.outside[:, -1].sum()),
+        "contact_share": float(record.contact.mean()),
+        "theta_rmse_m": {
+            "used": theta_rmse(record, "theta_used"),
+            "estimate": theta_rmse(record, "estimate_mean"),
+            "fused": theta_rmse(record, "fused_mean"),
+        },
+    }
+
+
+def compare(record: TrialRecord, reference: TrialRecord, task: Task) -> dict:
+    """Paired differences of success to a reference that met the same trials."""
+    a, b = judge(record, task), judge(reference, task)
+    return {
+        name: as_json(paired_difference(getattr(a, name)[:, -1], getattr(b, name)[:, -1]))
+        for name in CRITERIA
+    }
+
+
+def as_json(interval: Interval) -> dict:
+    """Interval as a dictionary; NaN becomes null, which is JSON."""
+    return {k: None if np.isnan(v) else float(v) for k, v in interval._asdict().items()}
+
+
+def _errors(final: Float[np.ndarray, " n"]) -> dict:
+    return {"mean": as_json(bootstrap(final)), "median": as_json(bootstrap(final, np.median))}

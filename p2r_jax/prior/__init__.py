@@ -1,0 +1,1 @@
+"""What vision says about theta before the first push."""
