@@ -21,11 +21,15 @@ def tasks(args: Sequence[str]) -> None:
         raise UsageError("p2r tasks takes no options")
     for name in task_names():
         task = load_task(name)
-        print(f"{name}: {task.object.name}, {task.episode_length} actions of "
-              f"{100 * task.action_scale_m:g} cm at {1 / task.control_period_s:g} Hz")
+        print(
+            f"{name}: {task.object.name}, {task.episode_length} actions of "
+            f"{100 * task.action_scale_m:g} cm at {1 / task.control_period_s:g} Hz"
+        )
         for t in task.theta:
-            print(f"  theta {t.name} [{t.low:+.4f}, {t.high:+.4f}] {t.unit}, "
-                  f"mean {t.mean:+.4f}, s.d. {t.std:.4f}")
+            print(
+                f"  theta {t.name} [{t.low:+.4f}, {t.high:+.4f}] {t.unit}, "
+                f"mean {t.mean:+.4f}, s.d. {t.std:.4f}"
+            )
 
 
 def train(args: Sequence[str]) -> None:

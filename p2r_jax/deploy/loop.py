@@ -78,8 +78,8 @@ def loop_step(
     window = memory.window.push(features, memory.sent)
     estimate = bundle.ensemble(window)
     fused = fuse(bundle.prior, estimate)
-    theta = {
-        "given": bundle.prior.mean, "estimate": estimate.mean, "fused": fused.mean
-    }[bundle.source]
+    theta = {"given": bundle.prior.mean, "estimate": estimate.mean, "fused": fused.mean}[
+        bundle.source
+    ]
     action = jnp.clip(bundle.policy(features, theta), -1.0, 1.0)
     return action, Memory(window, action), Diagnostics(bundle.prior, estimate, fused, theta)

@@ -42,8 +42,10 @@ def calibration_report(data: Episodes, history: int = 10) -> dict:
             "bias_cm": float(error.mean()),
             "sigma_cm": float(sigma[mask].mean()),
             "nll": float(nll.mean()),
-            **{f"coverage_{int(100 * p)}": float(np.mean(np.abs(z[mask]) <= q))
-               for p, q in quantiles.items()},
+            **{
+                f"coverage_{int(100 * p)}": float(np.mean(np.abs(z[mask]) <= q))
+                for p, q in quantiles.items()
+            },
         }
 
     def between(x, bounds):
@@ -55,8 +57,9 @@ def calibration_report(data: Episodes, history: int = 10) -> dict:
     return {
         "episodes": int(truth.shape[0]),
         "since_contact": {f"{a}-{b}": row(between(since, (a, b))) for a, b in SINCE_CONTACT},
-        "contact_steps_in_window": {f"{a}-{b}": row(between(in_window, (a, b)))
-                                    for a, b in IN_WINDOW},
+        "contact_steps_in_window": {
+            f"{a}-{b}": row(between(in_window, (a, b))) for a, b in IN_WINDOW
+        },
         "ten_contact_steps_by_theta_cm": {
             f"{a:.1f}..{b:.1f}": row(full & (thetas >= a) & (thetas < b))
             for a, b in pairwise(edges)

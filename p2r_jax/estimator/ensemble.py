@@ -100,8 +100,15 @@ def window_inputs(window: Window, action_scale_m: float) -> Float[Array, "*env n
     action = in_object(window.actions[..., 1:, :])
     spin = jnp.sin(yaw[..., 1:] - turn)[..., None]
     rows = jnp.concatenate(
-        [f[..., :-1, 6:8], ee_step / action_scale_m, action,
-         object_step / (0.5 * action_scale_m), spin / 0.15, jnp.ones_like(spin)], -1,
+        [
+            f[..., :-1, 6:8],
+            ee_step / action_scale_m,
+            action,
+            object_step / (0.5 * action_scale_m),
+            spin / 0.15,
+            jnp.ones_like(spin),
+        ],
+        -1,
     )
     return (rows * both).reshape(*rows.shape[:-2], -1)
 
@@ -117,8 +124,10 @@ class ThetaNet(nn.Module):
         """Mean and bounded log-variance, Float[*env, K] each."""
         for width in self.layers:
             x = nn.silu(nn.Dense(width)(x))
-        out = nn.Dense(2 * self.size, kernel_init=nn.initializers.variance_scaling(
-            0.01, "fan_in", "truncated_normal"))(x)
+        out = nn.Dense(
+            2 * self.size,
+            kernel_init=nn.initializers.variance_scaling(0.01, "fan_in", "truncated_normal"),
+        )(x)
         mean, raw = jnp.split(out, 2, -1)
         return mean, bounded_log_variance(raw)
 
@@ -193,5 +202,12 @@ def load_ensemble(folder: str | Path, task: Task | None = None) -> Ensemble:
     return template.replace(params=load_pytree(folder / "estimator.msgpack", template.params))
 
 
-__all__ = ["Ensemble", "EstimatorContract", "Window", "init_ensemble",
-           "load_ensemble", "save_ensemble", "window_inputs"]
+__all__ = [
+    "Ensemble",
+    "EstimatorContract",
+    "Window",
+    "init_ensemble",
+    "load_ensemble",
+    "save_ensemble",
+    "window_inputs",
+]

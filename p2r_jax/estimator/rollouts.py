@@ -20,19 +20,24 @@ from p2r_jax.types import Gaussian, Measurement, PlanarPose
 
 
 @dataclass(frozen=True)
-class MeasurementNoise:
-    """White noise on what the loop measures; each episode draws its scale in [0, 1].
+class Disturbances:
+    """What a robot adds to the clean dynamics; drawn per episode, so that training meets many.
+
+    White measurement noise with a scale uniform in [0, 1], and a pusher that
+    falls short of its command, as latency and servo lag make it.
 
     Attributes:
-      position_m, yaw_rad: object pose, standard deviation at full scale.
-      ee_m: end-effector, standard deviation at full scale.
+      position_m, yaw_rad: noise of the object pose, standard deviation at full scale.
+      ee_m: noise of the end-effector, standard deviation at full scale.
+      step_gain: range of the share of a commanded step that is really done.
     """
 
     position_m: float = 0.001
     yaw_rad: float = 0.0087
     ee_m: float = 0.0005
+    step_gain: tuple[float, float] = (0.85, 1.0)
 
-    def apply(self, measurement: Measurement, scale, key: Array) -> Measurement:
+    def measure(self, measurement: Measurement, scale, key: Array) -> Measurement:
         """A noisy copy of one measurement."""
         noise = jax.random.normal(key, (5,)) * scale
         pose = measurement.object_pose
@@ -40,6 +45,14 @@ class MeasurementNoise:
             pose.xy + self.position_m * noise[:2], pose.yaw + self.yaw_rad * noise[2]
         )
         return Measurement(noisy, measurement.ee_xy + self.ee_m * noise[3:])
+
+    def draw(self, key: Array) -> tuple[Array, Array]:
+        """Noise scale and step gain of an episode."""
+        key_scale, key_gain = jax.random.split(key)
+        low, high = self.step_gain
+        return jax.random.uniform(key_scale), jax.random.uniform(
+            key_gain, (), minval=low, maxval=high
+        )
 
 
 @struct.dataclass
@@ -71,29 +84,35 @@ class Episodes:
 
 
 def collect(
-    env: PushEnv, policy: Policy, ensemble: Ensemble, noise: MeasurementNoise, key: Array,
+    env: PushEnv,
+    policy: Policy,
+    ensemble: Ensemble,
+    disturbances: Disturbances,
+    key: Array,
     episodes: int,
 ) -> Episodes:
-    """Roll out ``episodes`` full episodes; an environment that terminates stays where it is."""
+    """Roll out ``episodes`` full episodes; the policy hears the ensemble's estimate."""
 
     def episode(key):
-        key_reset, key_scale, key_steps = jax.random.split(key, 3)
+        key_reset, key_draw, key_steps = jax.random.split(key, 3)
         state = env.reset(key_reset)
-        scale = jax.random.uniform(key_scale, ())
+        scale, gain = disturbances.draw(key_draw)
         window = Window.empty(ensemble.contract.history)
 
         def step(carry, key):
-            state, window = carry
+            state, sent, window = carry
             inner = state.pipeline_state
-            measured = noise.apply(env.measure(inner), scale, key)
-            features = policy_features(measured, inner.goal, inner.last_action)
-            window = window.push(features, inner.last_action)
+            measured = disturbances.measure(env.measure(inner), scale, key)
+            features = policy_features(measured, inner.goal, sent)
+            window = window.push(features, sent)
             estimate = ensemble(window)
-            row = (features, inner.last_action, inner.dynamics.contact > 0, estimate)
-            return (env.step(state, policy(features, estimate.mean)), window), row
+            row = (features, sent, inner.dynamics.contact > 0, estimate)
+            action = policy(features, estimate.mean)
+            return (env.step(state, gain * action), action, window), row
 
         keys = jax.random.split(key_steps, env.task.episode_length)
-        _, (features, sent, contact, estimate) = jax.lax.scan(step, (state, window), keys)
+        start = (state, jnp.zeros(2), window)
+        _, (features, sent, contact, estimate) = jax.lax.scan(step, start, keys)
         theta = theta_of(state.pipeline_state.physics, len(env.task.theta))
         return Episodes(features, sent, contact.astype(jnp.float32), theta, estimate)
 

@@ -25,7 +25,7 @@ from p2r_jax.estimator.ensemble import (
     save_ensemble,
     window_inputs,
 )
-from p2r_jax.estimator.rollouts import Episodes, MeasurementNoise, collect
+from p2r_jax.estimator.rollouts import Disturbances, Episodes, collect
 from p2r_jax.files import (
     as_record,
     check_same_run,
@@ -56,7 +56,7 @@ class EstimatorConfig:
       steps: gradient steps per round.
       batch: windows per member and step.
       learning_rate: initial, cosine to zero.
-      noise: measurement noise in training.
+      disturbances: noise and short steps in training and in the report.
       test_episodes: held-out episodes from the real start for the report.
       seed: of everything.
       resume: continue the run in ``out`` exactly.
@@ -73,7 +73,7 @@ class EstimatorConfig:
     steps: int = 500
     batch: int = 1024
     learning_rate: float = 1e-3
-    noise: MeasurementNoise = field(default_factory=MeasurementNoise)
+    disturbances: Disturbances = field(default_factory=Disturbances)
     test_episodes: int = 2048
     seed: int = 0
     resume: bool = False
@@ -81,7 +81,15 @@ class EstimatorConfig:
 
 
 RUN_FIELDS = (
-    "task", "members", "layers", "rounds", "episodes", "steps", "batch", "learning_rate", "noise",
+    "task",
+    "members",
+    "layers",
+    "rounds",
+    "episodes",
+    "steps",
+    "batch",
+    "learning_rate",
+    "disturbances",
     "seed",
 )
 
@@ -99,10 +107,16 @@ class EstimatorState:
 def contract_of(task: Task, config: EstimatorConfig) -> EstimatorContract:
     """The contract of an ensemble trained on ``task``."""
     return EstimatorContract(
-        task=task.name, features=FEATURES, theta=tuple(t.name for t in task.theta),
-        theta_mean=tuple(t.mean for t in task.theta), theta_std=tuple(t.std for t in task.theta),
-        history=task.history, members=config.members, layers=config.layers,
-        action_scale_m=task.action_scale_m, git=git_revision(),
+        task=task.name,
+        features=FEATURES,
+        theta=tuple(t.name for t in task.theta),
+        theta_mean=tuple(t.mean for t in task.theta),
+        theta_std=tuple(t.std for t in task.theta),
+        history=task.history,
+        members=config.members,
+        layers=config.layers,
+        action_scale_m=task.action_scale_m,
+        git=git_revision(),
     )
 
 
@@ -137,7 +151,12 @@ class EstimatorTraining:
         key_collect, key_train, key = jax.random.split(state.key, 3)
         ensemble = Ensemble(state.params, self.contract)
         data = collect(
-            self.env, self.policy, ensemble, self.config.noise, key_collect, self.config.episodes
+            self.env,
+            self.policy,
+            ensemble,
+            self.config.disturbances,
+            key_collect,
+            self.config.episodes,
         )
 
         def step(carry, key):
@@ -196,7 +215,8 @@ def train_estimator(config: EstimatorConfig) -> Ensemble:
         rate = (time.perf_counter() - started) / (done - first)
         print(
             f"[estimator] round {done}/{config.rounds} | NLL {nll:+.3f} | {rate:.1f} s/round | "
-            f"ETA {rate * (config.rounds - done) / 60:.1f} min", flush=True,
+            f"ETA {rate * (config.rounds - done) / 60:.1f} min",
+            flush=True,
         )
     ensemble = Ensemble(state.params, training.contract)
     report = heldout_report(task, policy, ensemble, config, key_test)
@@ -210,6 +230,7 @@ def heldout_report(
 ) -> dict:
     """Calibration over theta on held-out episodes from the real start."""
     env = PushEnv(task, training=False)
-    rollout = jax.jit(lambda e, k: collect(env, policy, e, config.noise, k, config.test_episodes))
+    rollout = jax.jit(
+        lambda e, k: collect(env, policy, e, config.disturbances, k, config.test_episodes)
+    )
     return calibration_report(rollout(ensemble, key))
-

@@ -228,7 +228,9 @@ def overlay_figure(
     outline = object_outline(asset)
     norm, colors = Normalize(0, period_s * (len(poses) - 1)), TIME_COLORS
     shown = _snapshot_indices(poses, snapshots)
-    with _figure(path, 6.6, 3.9) as figure:
+    placed = [outline.transformed(pose_transform(p)).vertices for p in (*poses[shown], goal)]
+    spread = np.ptp(np.concatenate([*placed, ee]), axis=0)
+    with _figure(path, 6.6, 1.35 + 5.2 * spread[0] / spread[1]) as figure:
         axes = figure.add_subplot()
         for index in shown:
             color, last = colors(norm(period_s * index)), index == shown[-1]

@@ -38,6 +38,7 @@ GOAL_TINT = (0.50, 0.80, 0.69)  # opaque, as overlapping translucent parts would
 TRUTH_RGB, TOLD_RGB = (0.05, 0.05, 0.05), (0.84, 0.15, 0.38)
 PUSHER_HEIGHT_M = 0.14
 MARKER_RADIUS_M = 0.008
+HEAD_PX, FOOT_PX = 58, 34  # kept free for two lines of caption and a line of numbers
 
 
 class RenderError(RuntimeError):
@@ -205,7 +206,7 @@ def scene_spec(
         quat=[np.cos(goal[2] / 2), 0, 0, np.sin(goal[2] / 2)],
     )
     # The border lies outside the goal, so that it shows around an object that has arrived.
-    for rim, height, rgb in ((0.006, 0.0005, GOAL_RGB), (0.0, 0.001, GOAL_TINT)):
+    for rim, height, rgb in ((0.006, 0.0002, GOAL_RGB), (0.0, 0.0004, GOAL_TINT)):
         for box in asset.boxes:
             target.add_geom(
                 type=mujoco.mjtGeom.mjGEOM_BOX,
@@ -226,7 +227,7 @@ def scene_spec(
             conaffinity=0,
             mass=1e-3,
         )
-    _add_camera(spec, motion, goal, size)
+    _add_camera(spec, asset, motion, goal, size)
     return spec
 
 
@@ -262,7 +263,7 @@ def _dress_table(spec: mujoco.MjSpec) -> None:
     table.material, table.rgba = "grid", [1, 1, 1, 1]
     spec.worldbody.add_light(
         type=mujoco.mjtLightType.mjLIGHT_DIRECTIONAL,
-        pos=[0.2, 0.3, 1.5],
+        pos=[-0.07, 0.45, 1.5],
         dir=[0.25, -0.3, -1.0],
         diffuse=[0.42, 0.42, 0.42],
         specular=[0.1, 0.1, 0.1],
@@ -274,28 +275,44 @@ def _dress_table(spec: mujoco.MjSpec) -> None:
     visual.headlight.specular = [0, 0, 0]
     spec.stat.extent, spec.stat.center = 0.7, [0.3, 0, 0]
     visual.map.znear, visual.map.zfar = 0.01, 10.0
-    visual.map.shadowclip = 2.0  # a map larger than the picture, whose border shows dots
+    visual.map.shadowclip = 1.6  # a map larger than the picture, whose border shows dots
     visual.quality.shadowsize = 1024
     visual.quality.offsamples = 4
 
 
 def _add_camera(
-    spec: mujoco.MjSpec, motion: Motion, goal: Float[np.ndarray, " 3"], size: tuple[int, int]
+    spec: mujoco.MjSpec,
+    asset: Asset,
+    motion: Motion,
+    goal: Float[np.ndarray, " 3"],
+    size: tuple[int, int],
 ) -> None:
     """A fixed camera on the robot's side that holds the whole episode: +x up, +y to the left."""
-    low, high = _bounds(motion, goal)
-    center, extent = (low + high) / 2, high - low
-    fovy, tilt = np.deg2rad(35.0), np.deg2rad(58.0)
-    half = np.tan(fovy / 2)
-    distance = max(
-        extent[1] / (2 * half * size[0] / size[1]), extent[0] * np.sin(tilt) / (2 * half)
-    )
-    distance += 0.10
+    tilt, fovy = np.deg2rad(60.0), np.deg2rad(35.0)
     back = np.array([-np.cos(tilt), 0.0, np.sin(tilt)])  # of the camera, its z axis
     axes = np.stack([[0.0, -1.0, 0.0], [back[2], 0.0, -back[0]], back], -1)
+    points = _visited(asset, motion, goal)
+    tall = np.stack(np.meshgrid(*zip(points.min(0), points.max(0), strict=True)), -1).reshape(-1, 2)
+    corners = np.concatenate(
+        [np.insert(tall, 2, z, axis=1) for z in (0.0, asset.height_m, PUSHER_HEIGHT_M)]
+    )
+    half = np.tan(fovy / 2) * np.array([size[0] / size[1], 1.0])
+    low, high = (
+        np.array([-0.96, 2 * FOOT_PX / size[1] - 0.98]),
+        np.array([0.96, 0.98 - 2 * HEAD_PX / size[1]]),
+    )
+    middle = np.append((points.min(0) + points.max(0)) / 2, 0.0)
+    position, distance = middle + back, 1.0
+    for _ in range(20):  # a few steps of centring and zooming; each uses the last view
+        seen = (corners - position) @ axes
+        seen = seen[:, :2] / (-seen[:, 2:] * half)
+        overshoot = np.max((seen.max(0) - seen.min(0)) / (high - low))
+        offset = (seen.max(0) + seen.min(0)) / 2 - (low + high) / 2
+        position = position + axes[:, :2] @ (offset * half * distance)
+        position = position + back * distance * (overshoot - 1.0)
+        distance *= overshoot
     quat = np.zeros(4)
     mujoco.mju_mat2Quat(quat, axes.flatten())
-    position = [*center, 0.0] + distance * back
     spec.worldbody.add_camera(name="view", pos=position, quat=quat, fovy=np.rad2deg(fovy))
 
 
@@ -352,11 +369,13 @@ def _top_view_frames(
     axes.set(xticks=np.arange(-2, 2, 0.1), yticks=np.arange(-2, 2, 0.1), axisbelow=True)
     axes.grid(color="white", lw=1.5)
     axes.spines[:].set_visible(False)
-    low, high = _bounds(film, goal)
-    center, extent = (low + high) / 2, high - low
-    half = max(extent[1] / size[0], extent[0] / size[1]) / 2
-    axes.set_xlim(center[1] + half * size[0], center[1] - half * size[0])
-    axes.set_ylim(center[0] - half * size[1], center[0] + half * size[1])
+    points = _visited(asset, film, goal)
+    low, high = points.min(0) - 0.02, points.max(0) + 0.02
+    width, height = size[0], size[1] - HEAD_PX - FOOT_PX  # what the text leaves free
+    scale = max((high[1] - low[1]) / width, (high[0] - low[0]) / height)  # m per pixel
+    x, y = (low + high) / 2 + [scale * (HEAD_PX - FOOT_PX) / 2, 0.0]
+    axes.set_xlim(y + scale * size[0] / 2, y - scale * size[0] / 2)
+    axes.set_ylim(x - scale * size[1] / 2, x + scale * size[1] / 2)
 
     outline = object_outline(asset)
     target = outline.transformed(pose_transform(goal) + SWAP_XY)
@@ -393,10 +412,13 @@ def _markers(motion: Motion) -> list[tuple]:
     return [marker for marker in markers if marker[1] is not None]
 
 
-def _bounds(motion: Motion, goal: Float[np.ndarray, " 3"]):
-    """Corners of what the picture must hold, world xy, m."""
-    points = np.concatenate([motion.poses[:, :2], motion.ee, goal[None, :2]])
-    return points.min(0) - 0.12, points.max(0) + 0.12
+def _visited(
+    asset: Asset, motion: Motion, goal: Float[np.ndarray, " 3"]
+) -> Float[np.ndarray, "points 2"]:
+    """Every place that the object's corners, the goal's and the pusher come to, world xy, m."""
+    outline = object_outline(asset).vertices
+    placed = [pose_transform(pose).transform(outline) for pose in (*motion.poses, goal)]
+    return np.concatenate([*placed, motion.ee])
 
 
 @dataclass(frozen=True)
@@ -425,7 +447,7 @@ def _annotate(frame: UInt8[np.ndarray, "h w 3"], labels: _Labels) -> UInt8[np.nd
     draw.rectangle((0, 0, width, 12 + 22 * len(labels.caption)), fill=paper)
     for row, text in enumerate(labels.caption):
         draw.text((14, 7 + 22 * row), text, ink, _font(16, bold=row == 0))
-    draw.rectangle((0, height - 34, width, height), fill=paper)
+    draw.rectangle((0, height - FOOT_PX, width, height), fill=paper)
     x = 14
     for name, values, rgb, _ in _markers(labels.film):
         theta = np.broadcast_to(values, len(labels.film.poses))[labels.index]

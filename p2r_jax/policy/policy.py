@@ -83,10 +83,17 @@ def actor_network(contract: PolicyContract):
 def contract_of(task: Task, phase: str, layers: tuple[int, ...], steps: int) -> PolicyContract:
     """The contract of a policy that is trained on ``task``."""
     return PolicyContract(
-        task=task.name, phase=phase, features=FEATURES, theta=tuple(t.name for t in task.theta),
-        theta_mean=tuple(t.mean for t in task.theta), theta_std=tuple(t.std for t in task.theta),
-        action_scale_m=task.action_scale_m, control_period_s=task.control_period_s,
-        layers=layers, steps=steps, git=git_revision(),
+        task=task.name,
+        phase=phase,
+        features=FEATURES,
+        theta=tuple(t.name for t in task.theta),
+        theta_mean=tuple(t.mean for t in task.theta),
+        theta_std=tuple(t.std for t in task.theta),
+        action_scale_m=task.action_scale_m,
+        control_period_s=task.control_period_s,
+        layers=layers,
+        steps=steps,
+        git=git_revision(),
     )
 
 
@@ -135,13 +142,8 @@ def load_policy(folder: str | Path, task: Task | None = None) -> Policy:
     size = len(contract.features) + len(contract.theta)
     template = {
         "params": actor_network(contract).policy_network.init(jax.random.key(0)),
-        "mean": jnp.zeros(size), "std": jnp.zeros(size),
+        "mean": jnp.zeros(size),
+        "std": jnp.zeros(size),
     }
     arrays = load_pytree(folder / "policy.msgpack", template)
     return Policy(arrays["params"], arrays["mean"], arrays["std"], contract)
-
-
-
-
-
-

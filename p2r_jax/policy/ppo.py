@@ -199,9 +199,7 @@ class PPO:
         keys = jax.random.split(key_act, self.config.unroll_length)
         env_state, (data, metrics) = jax.lax.scan(act, env_state, keys)
         # the loss bootstraps from the last next_observation only: drop the others
-        data = data._replace(
-            next_observation=jax.tree.map(lambda x: x[-1:], data.next_observation)
-        )
+        data = data._replace(next_observation=jax.tree.map(lambda x: x[-1:], data.next_observation))
         data = jax.tree.map(lambda x: jnp.swapaxes(x, 0, 1), data)
         metrics = {f"env/{k}": jnp.mean(v) for k, v in metrics.items()}
         metrics["env/nan_envs"] = metrics["env/nan_envs"] * self.config.steps_per_update
@@ -218,4 +216,3 @@ class PPO:
         progress = jnp.minimum(update / self.config.num_updates, 1.0)
         start, end = self.config.entropy_cost, self.config.final_entropy_cost
         return start + progress * (end - start)
-

@@ -166,7 +166,8 @@ def _loop(config: TrainConfig, task: Task, ppo: PPO, state: TrainState, log: Met
             print(
                 f"[{config.phase}] {steps / 1e6:6.1f} M steps | {rate / 1e3:5.1f} k/s | "
                 f"ETA {eta / 60:4.1f} min | strict success {row['eval/success']:.3f} | "
-                f"reward {row['eval/reward']:.1f}", flush=True,
+                f"reward {row['eval/reward']:.1f}",
+                flush=True,
             )
     except KeyboardInterrupt:
         _save(config, task, ppo, state)
@@ -202,7 +203,9 @@ def evaluate_policy(
         for i, name in enumerate(("low", "mid", "high"))
     }
     return {
-        "eval/success": jnp.mean(success[-1]), "eval/reward": jnp.mean(jnp.sum(reward, 0)),
+        "eval/success": jnp.mean(success[-1]),
+        "eval/reward": jnp.mean(jnp.sum(reward, 0)),
         "eval/ever": jnp.mean(jnp.max(success, 0)),
-        "eval/position_cm": 100 * jnp.median(position[-1]), **by_third,
+        "eval/position_cm": 100 * jnp.median(position[-1]),
+        **by_third,
     }

@@ -147,9 +147,14 @@ def add_object(spec: mujoco.MjSpec, asset: Asset) -> mujoco.MjsBody:
     body.fullinertia = [i[0, 0], i[1, 1], i[2, 2], i[0, 1], i[0, 2], i[1, 2]]
     for index, box in enumerate(asset.boxes):
         body.add_geom(
-            name=f"part{index}", type=mujoco.mjtGeom.mjGEOM_BOX, mass=0.0,
-            size=[*box.half, asset.height_m / 2], pos=[*box.center, 0],
-            contype=0, conaffinity=0, rgba=[0.93, 0.62, 0.20, 1],
+            name=f"part{index}",
+            type=mujoco.mjtGeom.mjGEOM_BOX,
+            mass=0.0,
+            size=[*box.half, asset.height_m / 2],
+            pos=[*box.center, 0],
+            contype=0,
+            conaffinity=0,
+            rgba=[0.93, 0.62, 0.20, 1],
         )
     return body
 
@@ -187,9 +192,12 @@ def load_asset(name_or_folder: str | Path) -> Asset:
     if weight:
         weight = TapedWeight(weight["mass_kg"], tuple(weight["range_m"]))
     asset = Asset(
-        boxes=boxes, weight=weight, com_m=tuple(record.pop("com_m")),
+        boxes=boxes,
+        weight=weight,
+        com_m=tuple(record.pop("com_m")),
         inertia=tuple(tuple(row) for row in record.pop("inertia")),
-        provenance=tuple(record.pop("provenance")), **record,
+        provenance=tuple(record.pop("provenance")),
+        **record,
     )
     check_asset(asset)
     return asset
@@ -221,11 +229,15 @@ def tblock() -> Asset:
     )
     inertia = uniform_inertia(boxes, height, mass)
     return Asset(
-        name="tblock", boxes=boxes, height_m=height, mass_kg=mass, com_m=(0.0343, 0.0, 0.0),
+        name="tblock",
+        boxes=boxes,
+        height_m=height,
+        mass_kg=mass,
+        com_m=(0.0343, 0.0, 0.0),
         inertia=tuple(tuple(float(v) for v in row) for row in inertia),
         weight=TapedWeight(mass_kg=0.14316, range_m=(-0.13, 0.13)),
         provenance=(
-            "outline, mass, bare centre of mass, weight: Phys2Real (arXiv 2510.11689), code and text",
+            "outline, masses, bare centre of mass: Phys2Real (arXiv 2510.11689), code and text",
             "height 40 mm: ours, not published",
             "inertia: uniform prism of the outline about its own centre of mass",
         ),

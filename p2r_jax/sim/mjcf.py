@@ -80,14 +80,20 @@ def push_spec(
     spec.modelname = f"push_{asset.name}"
     opt = spec.option
     opt.timestep = options.timestep_s
-    opt.cone = mujoco.mjtCone.mjCONE_ELLIPTIC if options.elliptic else mujoco.mjtCone.mjCONE_PYRAMIDAL
+    opt.cone = (
+        mujoco.mjtCone.mjCONE_ELLIPTIC if options.elliptic else mujoco.mjtCone.mjCONE_PYRAMIDAL
+    )
     opt.iterations, opt.ls_iterations = options.iterations, options.ls_iterations
     opt.impratio = options.impratio
     opt.integrator = mujoco.mjtIntegrator.mjINT_IMPLICITFAST
     world = spec.worldbody
     world.add_geom(
-        name="table", type=mujoco.mjtGeom.mjGEOM_PLANE, size=[2, 2, 0.1],
-        contype=0, conaffinity=0, rgba=[0.85, 0.85, 0.87, 1],
+        name="table",
+        type=mujoco.mjtGeom.mjGEOM_PLANE,
+        size=[2, 2, 0.1],
+        contype=0,
+        conaffinity=0,
+        rgba=[0.85, 0.85, 0.87, 1],
     )
     body = add_object(spec, asset)
     body.add_freejoint()
@@ -96,31 +102,49 @@ def push_spec(
     foot_z = SUPPORT_RADIUS - asset.height_m / 2
     for index, (x, y) in enumerate(np.unique(np.round(support, 9), axis=0)):
         body.add_geom(
-            name=f"support{index}", type=mujoco.mjtGeom.mjGEOM_SPHERE, size=[SUPPORT_RADIUS, 0, 0],
-            pos=[x, y, foot_z], mass=0.0, contype=0, conaffinity=0, group=3,
+            name=f"support{index}",
+            type=mujoco.mjtGeom.mjGEOM_SPHERE,
+            size=[SUPPORT_RADIUS, 0, 0],
+            pos=[x, y, foot_z],
+            mass=0.0,
+            contype=0,
+            conaffinity=0,
+            group=3,
         )
         spec.add_pair(
-            name=f"table_support{index}", geomname1="table", geomname2=f"support{index}", condim=3,
-            solref=options.table_solref, solimp=options.table_solimp, friction=friction,
+            name=f"table_support{index}",
+            geomname1="table",
+            geomname2=f"support{index}",
+            condim=3,
+            solref=options.table_solref,
+            solimp=options.table_solimp,
+            friction=friction,
         )
     ee = world.add_body(name="pusher", pos=[0, 0, asset.height_m / 2])
     mass = servo.mass_kg if servo else 1.0
     for name, axis in (("pusher_x", [1, 0, 0]), ("pusher_y", [0, 1, 0])):
         ee.add_joint(name=name, type=mujoco.mjtJoint.mjJNT_SLIDE, axis=axis)
     ee.add_geom(
-        name="pusher", type=mujoco.mjtGeom.mjGEOM_SPHERE, size=[pusher_radius, 0, 0],
-        mass=mass, contype=0, conaffinity=0, rgba=[0.25, 0.35, 0.75, 1],
+        name="pusher",
+        type=mujoco.mjtGeom.mjGEOM_SPHERE,
+        size=[pusher_radius, 0, 0],
+        mass=mass,
+        contype=0,
+        conaffinity=0,
+        rgba=[0.25, 0.35, 0.75, 1],
     )
     for index in range(len(asset.boxes)):
         spec.add_pair(
-            name=f"pusher_part{index}", geomname1="pusher", geomname2=f"part{index}", condim=3,
-            solref=options.pusher_solref, friction=friction,
+            name=f"pusher_part{index}",
+            geomname1="pusher",
+            geomname2=f"part{index}",
+            condim=3,
+            solref=options.pusher_solref,
+            friction=friction,
         )
     if servo:
         for name in ("pusher_x", "pusher_y"):
-            actuator = spec.add_actuator(
-                name=name, target=name, trntype=mujoco.mjtTrn.mjTRN_JOINT
-            )
+            actuator = spec.add_actuator(name=name, target=name, trntype=mujoco.mjtTrn.mjTRN_JOINT)
             actuator.set_to_position(kp=servo.stiffness, kv=servo.damping)
     return spec
 

@@ -10,9 +10,18 @@ from jaxtyping import Array, Float
 from p2r_jax.types import Measurement, PlanarPose, to_object
 
 FEATURES = (
-    "object_minus_goal_x", "object_minus_goal_y", "cos_yaw_error", "sin_yaw_error",
-    "ee_minus_goal_x", "ee_minus_goal_y", "ee_object_x", "ee_object_y",
-    "goal_object_x", "goal_object_y", "last_action_x", "last_action_y",
+    "object_minus_goal_x",
+    "object_minus_goal_y",
+    "cos_yaw_error",
+    "sin_yaw_error",
+    "ee_minus_goal_x",
+    "ee_minus_goal_y",
+    "ee_object_x",
+    "ee_object_y",
+    "goal_object_x",
+    "goal_object_y",
+    "last_action_x",
+    "last_action_y",
 )
 POSITION_SCALE = 4.0  # 1 / 0.25 m: the workspace spans about +-1
 REACH_SCALE = 8.0  # 1 / 0.125 m: the pusher around the object spans about +-1

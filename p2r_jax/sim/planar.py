@@ -133,14 +133,23 @@ class PlanarDynamics:
             return (*moved, vx, vy, w, *pusher, touched + touching), None
 
         start = (
-            com_xy[0], com_xy[1], state.pose.yaw, state.twist[0], state.twist[1], state.twist[2],
-            state.ee_xy[0], state.ee_xy[1], jnp.zeros(()),
+            com_xy[0],
+            com_xy[1],
+            state.pose.yaw,
+            state.twist[0],
+            state.twist[1],
+            state.twist[2],
+            state.ee_xy[0],
+            state.ee_xy[1],
+            jnp.zeros(()),
         )
         end, _ = jax.lax.scan(substep, start, None, length=self.config.substeps)
         x, y, yaw, vx, vy, w, px, py, touched = end
         origin = jnp.stack([x, y]) - rotate(yaw, physics.com[:2])
         return PlanarState(
-            PlanarPose(origin, yaw), jnp.stack([vx, vy, w]), jnp.stack([px, py]),
+            PlanarPose(origin, yaw),
+            jnp.stack([vx, vy, w]),
+            jnp.stack([px, py]),
             touched / self.config.substeps,
         )
 
@@ -237,8 +246,19 @@ class _Body:
         rows = []
         for normal, tangent, reach_n, reach_t in contacts:
             an, at = _apply(inverse, normal), _apply(inverse, tangent)
-            rows.append((normal, tangent, reach_n, reach_t, an, at,
-                         _dot(normal, an), _dot(normal, at), _dot(tangent, at)))
+            rows.append(
+                (
+                    normal,
+                    tangent,
+                    reach_n,
+                    reach_t,
+                    an,
+                    at,
+                    _dot(normal, an),
+                    _dot(normal, at),
+                    _dot(tangent, at),
+                )
+            )
         impulses = [(0.0, 0.0)] * len(rows)
         v = free
         sweeps = self.config.contact_sweeps if len(rows) > 1 else 1
@@ -270,8 +290,11 @@ class _Body:
 
 def _apply(m, v):
     a, b, d, e, f, g = m
-    return (a * v[0] + b * v[1] + d * v[2], b * v[0] + e * v[1] + f * v[2],
-            d * v[0] + f * v[1] + g * v[2])
+    return (
+        a * v[0] + b * v[1] + d * v[2],
+        b * v[0] + e * v[1] + f * v[2],
+        d * v[0] + f * v[1] + g * v[2],
+    )
 
 
 def _dot(a, b):

@@ -140,9 +140,13 @@ class PushEnv(Env):
         layout = self.task.layout
         goal = PlanarPose(jnp.array(layout.goal_xy), jnp.array(layout.goal_yaw_rad))
         inner = PushState(
-            dynamics=self.dynamics.init(pose, ee_xy), physics=physics,
-            cache=self.dynamics.derive(physics), goal=goal, theta_input=theta_input,
-            last_action=jnp.zeros(2), step=jnp.zeros(()),
+            dynamics=self.dynamics.init(pose, ee_xy),
+            physics=physics,
+            cache=self.dynamics.derive(physics),
+            goal=goal,
+            theta_input=theta_input,
+            last_action=jnp.zeros(2),
+            step=jnp.zeros(()),
         )
         obs = self.observe(inner)
         zero = jnp.zeros(())
@@ -157,7 +161,8 @@ class PushEnv(Env):
         action = jnp.clip(action, -1.0, 1.0)
         target = jnp.clip(
             before.dynamics.ee_xy + task.action_scale_m * action,
-            jnp.array(layout.lower), jnp.array(layout.upper),
+            jnp.array(layout.lower),
+            jnp.array(layout.upper),
         )
         dynamics = self.dynamics.advance(before.physics, before.cache, before.dynamics, target)
         finite = jnp.all(jnp.isfinite(dynamics.pose.xy)) & jnp.isfinite(dynamics.pose.yaw)
@@ -172,8 +177,11 @@ class PushEnv(Env):
         obs = self.observe(after)
         info = {**state.info, "truncation": truncation, "terminated": terminated, "final_obs": obs}
         return state.replace(
-            pipeline_state=after, obs=obs, reward=jnp.where(finite, reward, 0.0),
-            done=jnp.maximum(terminated, truncation), info=info,
+            pipeline_state=after,
+            obs=obs,
+            reward=jnp.where(finite, reward, 0.0),
+            done=jnp.maximum(terminated, truncation),
+            info=info,
             metrics={**metrics, "nan_envs": 1.0 - finite},
         )
 
@@ -227,9 +235,7 @@ class PushEnv(Env):
         angle = jax.random.uniform(keys[3], (), minval=-jnp.pi, maxval=jnp.pi)
         ee = xy + rotate(angle, jnp.array([curriculum.ee_radius_m, 0.0]))
         ray = jax.random.uniform(keys[4], ()) < curriculum.share
-        return jax.tree.map(
-            lambda a, b: jnp.where(ray, a, b), (PlanarPose(xy, near_yaw), ee), real
-        )
+        return jax.tree.map(lambda a, b: jnp.where(ray, a, b), (PlanarPose(xy, near_yaw), ee), real)
 
     def draw_theta_input(self, key: Array, physics: PhysicsParams) -> Float[Array, " k"]:
         """Theta as the policy will see it through this episode."""
@@ -259,14 +265,17 @@ class PushEnv(Env):
             keypoint_after=self._keypoint_distance(after),
             success=success.astype(jnp.float32),
             reach=jnp.linalg.norm(after.dynamics.ee_xy - after.dynamics.pose.xy),
-            action=action, last_action=before.last_action,
+            action=action,
+            last_action=before.last_action,
         )
         terms = {
             f"reward/{name}": getattr(self.task.reward, name) * term(transition)
             for name, term in REWARDS.items()
         }
         metrics = {
-            **terms, "position_error": position_error, "yaw_error": yaw_error,
+            **terms,
+            "position_error": position_error,
+            "yaw_error": yaw_error,
             "success": transition.success,
         }
         return metrics, sum(terms.values())

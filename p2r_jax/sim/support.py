@@ -66,8 +66,9 @@ def _outline(asset: Asset, spacing: float = 0.0025) -> np.ndarray:
 
 
 def _inside(asset: Asset, points: np.ndarray) -> np.ndarray:
-    hit = [np.all(np.abs(points - np.asarray(b.center)) <= np.asarray(b.half), -1)
-           for b in asset.boxes]
+    hit = [
+        np.all(np.abs(points - np.asarray(b.center)) <= np.asarray(b.half), -1) for b in asset.boxes
+    ]
     return np.any(hit, axis=0)
 
 
@@ -111,8 +112,6 @@ def support_load(
     return load / load.sum(), response[:, 1:]
 
 
-def friction_radius(
-    support: Float[Array, "points 2"], com: Float[Array, " 2"]
-) -> Float[Array, ""]:
+def friction_radius(support: Float[Array, "points 2"], com: Float[Array, " 2"]) -> Float[Array, ""]:
     """Mean distance of the load from the centre of mass, m: tau_max = mu m g radius."""
     return jnp.sum(support_load(support, com)[0] * jnp.linalg.norm(support - com, axis=-1))

@@ -40,7 +40,8 @@ class TrainingEnv(Wrapper):
         info = {k: v for k, v in state.info.items() if k != "reserve"}
         info |= {
             "reserve": (reserve.pipeline_state, reserve.obs),
-            "uses": jnp.zeros(count), "reserve_reuse": jnp.zeros(count),
+            "uses": jnp.zeros(count),
+            "reserve_reuse": jnp.zeros(count),
         }
         return state.replace(info=info)
 
@@ -58,7 +59,9 @@ class TrainingEnv(Wrapper):
         inner = tree_where(done, reserve[0], new.pipeline_state)
         obs = tree_where(done, reserve[1], new.obs)
         info = {
-            **new.info, "reserve": kept["reserve"], "uses": kept["uses"] + done,
+            **new.info,
+            "reserve": kept["reserve"],
+            "uses": kept["uses"] + done,
             "reserve_reuse": kept["reserve_reuse"] + again,
         }
         return new.replace(pipeline_state=inner, obs=obs, info=info)

@@ -1,0 +1,37 @@
+"""Shared fixtures: the task, small and fast copies of it."""
+
+from dataclasses import replace
+
+import jax
+import pytest
+
+from p2r_jax.policy.ppo import PPOConfig
+from p2r_jax.tasks import load_task
+
+
+@pytest.fixture(scope="session", autouse=True)
+def compilation_cache(tmp_path_factory):
+    """Compile identical programs once per test session."""
+    jax.config.update("jax_compilation_cache_dir", str(tmp_path_factory.mktemp("xla")))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
+
+
+@pytest.fixture
+def task():
+    """The paper's task as registered."""
+    return load_task("push_tblock")
+
+
+@pytest.fixture
+def small_task(task):
+    """Short episodes and few substeps: for plumbing, not for physics."""
+    return replace(task, episode_length=6, planar=replace(task.planar, substeps=2))
+
+
+@pytest.fixture
+def small_ppo():
+    """A few updates of a tiny learner."""
+    return PPOConfig(
+        total_steps=4 * 16 * 5, num_envs=16, unroll_length=5, num_minibatches=2, num_epochs=2,
+        policy_layers=(16,), value_layers=(16,),
+    )
