@@ -1,0 +1,209 @@
+"""Fill README.md from committed results, so that no number in it is typed by hand.
+
+    python experiments/make_readme_tables.py           rewrite the tables in place
+    python experiments/make_readme_tables.py --check   exit 1 if README.md is stale
+
+A block between ``<!-- table:NAME -->`` and ``<!-- /table:NAME -->`` becomes what
+``TABLES[NAME]`` makes of its files; while a file is missing it says how to measure.
+"""
+
+import argparse
+import json
+import re
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from p2r_jax.evaluation.report import markdown
+
+ROOT = Path(__file__).resolve().parent.parent
+BLOCK = re.compile(r"(<!-- table:([\w-]+) -->\n)(.*?)(<!-- /table:\2 -->)", re.DOTALL)
+PHASES = ("privileged", "noisy", "dr")
+
+
+@dataclass(frozen=True)
+class Table:
+    """How a block is made.
+
+    Attributes:
+      files: its sources, relative to the repository; all must exist.
+      measure: command that makes them.
+      make: from the contents (JSON) or paths (pictures) to Markdown.
+    """
+
+    files: tuple[str, ...]
+    measure: str
+    make: Callable[..., str]
+
+    def render(self, root: Path) -> str:
+        """Markdown of the block."""
+        missing = [name for name in self.files if not (root / name).is_file()]
+        if missing:
+            return f"*Not measured yet: `{self.measure}` makes `{missing[0]}`.*\n"
+        return self.make(*(_load(root / name, name) for name in self.files))
+
+
+def _load(path: Path, name: str):
+    return json.loads(path.read_text()) if path.suffix == ".json" else name
+
+
+def _grid(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = [" | ".join(head), " | ".join(["---"] * len(head)), *(" | ".join(r) for r in rows)]
+    return "".join(f"| {line} |\n" for line in lines)
+
+
+def results(record: dict) -> str:
+    """The tables of ``p2r evaluate``, with the document's title as a line of text."""
+    title, *body = markdown(record).splitlines()
+    lines = [f"**{title.lstrip('# ')}**", *body]
+    return "\n".join(re.sub(r"^## ", "#### ", line) for line in lines) + "\n"
+
+
+def training(*runs: dict) -> str:
+    """What training each phase took and how its policy does in its training dynamics."""
+    rows = []
+    for run in runs:
+        last = run["curve"][-1]
+        by_theta = (f"{100 * last[f'eval/success_theta_{k}']:.0f}" for k in ("low", "mid", "high"))
+        rows.append([
+            run["phase"], f"{last['step'] / 1e6:.1f} M", f"{last['seconds'] / 60:.0f}",
+            f"{last['steps_per_s'] / 1e3:.1f} k", f"{100 * last['eval/success']:.0f}",
+            " / ".join(by_theta), run["device"],
+        ])  # fmt: skip
+    head = (
+        "phase", "control steps", "minutes", "steps/s", "strict success %", "θ low / mid / high",
+        "device",
+    )  # fmt: skip
+    return _grid(head, rows)
+
+
+def estimator(report: dict) -> str:
+    """Calibration on held-out episodes, by steps since the first contact."""
+    rows = []
+    for steps, r in report["since_contact"].items():
+        if r["windows"]:
+            covered = [f"{100 * r[f'coverage_{level}']:.0f}" for level in (50, 80, 95)]
+            label = "none yet" if steps == "0-0" else steps.replace("-", " to ")
+            numbers = [f"{r[k]:.2f}" for k in ("rmse_cm", "sigma_cm", "nll")]
+            rows.append([label, f"{r['windows']}", *numbers, " / ".join(covered)])
+    head = (
+        "steps since first contact", "windows", "RMSE cm", "mean σ cm", "NLL",
+        "in the 50 / 80 / 95 % interval, %",
+    )  # fmt: skip
+    return f"{report['episodes']} held-out episodes.\n\n" + _grid(head, rows)
+
+
+def parity(record: dict) -> str:
+    """Error of one push against C MuJoCo, by dynamics and support: median (95th percentile)."""
+    supports = record["by_support"]
+    rows = []
+    for name in next(iter(supports.values())):
+        cells = [name]
+        for kind in supports:
+            entry = supports[kind][name]
+            p, y = entry["position_mm"], entry["yaw_deg"]
+            cells.append(
+                f"{p['median']:.2f} ({p['p95']:.2f}) mm, {y['median']:.2f} ({y['p95']:.2f})°"
+            )
+        rows.append(cells)
+    s = record["settings"]
+    note = (
+        f"One {100 * s['push_m']:g} cm push at {100 * s['speed_mps']:g} cm/s, {s['pushes']} random "
+        "pushes per support, error against C MuJoCo (free body, elliptic cones): median "
+        "(95th percentile). `motion` is how far the object moved, `judge noise` what halving "
+        "MuJoCo's own step changes.\n\n"
+    )
+    return note + _grid(("dynamics", *supports), rows)
+
+
+def throughput(record: dict) -> str:
+    """Steps per second by dynamics and batch size, medians."""
+    rows = []
+    for r in record["rows"]:
+        physics, control = (
+            np.array(r[f"{k}_steps_per_s"]["median"]) for k in ("physics", "control")
+        )
+        rows.append([
+            r["dynamics"], f"{r['batch']}", f"{r['substeps']}", f"{physics / 1e3:.0f} k",
+            f"{control / 1e3:.1f} k",
+        ])  # fmt: skip
+    head = ("dynamics", "batch", "substeps", "physics steps/s", "control steps/s")
+    p = record["provenance"]
+    return f"{p['cores']} cores, {p['cpu']}, {p['device']}.\n\n" + _grid(head, rows)
+
+
+def pictures(*names: str) -> str:
+    """The pictures under each other, each with its stem as alternative text."""
+    return "".join(f"![{Path(name).stem}]({name})\n\n" for name in names).rstrip("\n") + "\n"
+
+
+RESULTS = "experiments/results"
+TABLES = {
+    "picture": Table((f"{RESULTS}/episode.png", f"{RESULTS}/theta_top.png"), "make demo", pictures),
+    "results": Table(
+        (f"{RESULTS}/reality-test.json",),
+        "p2r evaluate --dynamics reality-test --out runs/reality-test",
+        results,
+    ),
+    "success": Table(
+        (f"{RESULTS}/success.png",),
+        "p2r evaluate --dynamics reality-test --out runs/reality-test",
+        pictures,
+    ),
+    "training": Table(
+        tuple(f"{RESULTS}/train-{phase}.json" for phase in PHASES),
+        "python experiments/record_training.py runs/privileged runs/noisy runs/dr",
+        training,
+    ),
+    "estimator": Table((f"{RESULTS}/calibration.json",), "p2r train-estimator", estimator),
+    "parity": Table(("benchmarks/results/parity.json",), "python benchmarks/parity.py", parity),
+    "throughput": Table(
+        ("benchmarks/results/throughput.json",), "python benchmarks/throughput.py", throughput
+    ),
+}
+
+
+def fill(text: str, root: Path) -> tuple[str, list[str]]:
+    """Text with every block made anew, and the names of the blocks that changed.
+
+    Raises:
+      ValueError: for an unknown block or a marker without its partner.
+    """
+    names = [m[2] for m in BLOCK.finditer(text)]
+    if len(names) != len(re.findall(r"<!-- /?table:", text)) / 2:
+        raise ValueError("README.md: a table marker has no partner")
+    unknown = sorted(set(names) - set(TABLES))
+    if unknown:
+        raise ValueError(f"README.md: no table {unknown[0]!r} (tables: {', '.join(TABLES)})")
+    stale = []
+
+    def replace(match: re.Match) -> str:
+        made = TABLES[match[2]].render(root)
+        if made != match[3]:
+            stale.append(match[2])
+        return match[1] + made + match[4]
+
+    return BLOCK.sub(replace, text), stale
+
+
+def main(args: Sequence[str] | None = None) -> int:
+    """Entry point; returns the exit status."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--check", action="store_true", help="change nothing; exit 1 if stale")
+    check = parser.parse_args(args).check
+    readme = ROOT / "README.md"
+    text, stale = fill(readme.read_text(), ROOT)
+    if check and stale:
+        print(f"README.md is stale ({', '.join(stale)}): run {Path(__file__).name}")
+        return 1
+    if stale:
+        readme.write_text(text)
+        print(f"README.md: rewrote {', '.join(stale)}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
