@@ -79,8 +79,10 @@ def test_theta_spans_the_papers_range_and_moves_inertia(real, task):
     assert theta.max() == pytest.approx(0.0742, abs=5e-4)
     assert theta.mean() == pytest.approx(task.theta_mean[0], abs=2e-3)
     assert theta.std() == pytest.approx(task.theta_std[0], abs=1e-3)
-    far, near = physics.inertia[theta.argmin(), 2, 2], physics.inertia[
-        np.abs(theta - 0.0343).argmin(), 2, 2]
+    far, near = (
+        physics.inertia[theta.argmin(), 2, 2],
+        physics.inertia[np.abs(theta - 0.0343).argmin(), 2, 2],
+    )
     assert far > 2 * near
     friction = np.asarray(physics.friction_table)
     assert friction.min() >= 0.15
@@ -211,6 +213,18 @@ def test_one_compile_serves_every_physics(short):
     for key in seeds(4):
         step(short.reset(key), jnp.zeros(2))
     assert len(traces) == 1
+
+
+def test_runs_under_stock_brax_wrappers(short):
+    from brax.envs.wrappers import training
+
+    env = training.wrap(short.env, episode_length=6)
+    state = jax.jit(env.reset)(seeds(3))
+    step = jax.jit(env.step)
+    for _ in range(6):
+        state = step(state, jnp.zeros((3, 2)))
+    np.testing.assert_array_equal(state.done, 1.0)
+    np.testing.assert_array_equal(state.info["truncation"], 1.0)
 
 
 def test_real_start_is_the_papers(real):

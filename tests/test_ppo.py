@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from brax.envs.base import Env, State
+from brax.training.acme import running_statistics
 from flax import struct
 
 from p2r_jax.compat import enable_stock_brax_training
@@ -48,8 +49,11 @@ class PointEnv(Env):
         distance = jnp.linalg.norm(x)
         timeout = (inner.step + 1 >= 20).astype(jnp.float32)
         return state.replace(
-            pipeline_state=PointState(x, inner.step + 1), obs=self._obs(x), reward=-distance,
-            done=timeout, metrics={"distance": distance},
+            pipeline_state=PointState(x, inner.step + 1),
+            obs=self._obs(x),
+            reward=-distance,
+            done=timeout,
+            metrics={**state.metrics, "distance": distance},
             info={**state.info, "truncation": timeout},
         )
 
@@ -59,8 +63,13 @@ class PointEnv(Env):
 
 def small_learner(env=None, **changes):
     config = PPOConfig(
-        total_steps=4 * 16 * 5, num_envs=16, unroll_length=5, num_minibatches=2, num_epochs=2,
-        policy_layers=(16,), value_layers=(16,),
+        total_steps=4 * 16 * 5,
+        num_envs=16,
+        unroll_length=5,
+        num_minibatches=2,
+        num_epochs=2,
+        policy_layers=(16,),
+        value_layers=(16,),
     )
     return PPO(env or TrainingEnv(PointEnv(), 20), replace(config, **changes))
 
@@ -129,18 +138,38 @@ def test_learns_what_stock_brax_ppo_learns():
     enable_stock_brax_training()
     steps, envs, unroll, minibatches, epochs = 60_000, 64, 10, 4, 4
     make_policy, params, _ = stock.train(
-        PointEnv(), num_timesteps=steps, episode_length=20, num_envs=envs, unroll_length=unroll,
-        batch_size=envs // minibatches, num_minibatches=minibatches, num_updates_per_batch=epochs,
-        learning_rate=3e-3, entropy_cost=1e-3, discounting=0.95, clipping_epsilon=0.2,
-        normalize_observations=True, num_evals=2, num_eval_envs=16, seed=0,
+        PointEnv(),
+        num_timesteps=steps,
+        episode_length=20,
+        num_envs=envs,
+        unroll_length=unroll,
+        batch_size=envs // minibatches,
+        num_minibatches=minibatches,
+        num_updates_per_batch=epochs,
+        learning_rate=3e-3,
+        entropy_cost=1e-3,
+        discounting=0.95,
+        clipping_epsilon=0.2,
+        normalize_observations=True,
+        num_evals=2,
+        num_eval_envs=16,
+        seed=0,
         use_pmap_on_reset=False,
     )
     stock_policy = make_policy(params, deterministic=True)
     theirs = final_distance(lambda obs: stock_policy(obs, jax.random.key(0))[0])
     learner = small_learner(
-        total_steps=steps, num_envs=envs, unroll_length=unroll, num_minibatches=minibatches,
-        num_epochs=epochs, learning_rate=3e-3, final_learning_rate=3e-3, discount=0.95,
-        entropy_cost=1e-3, final_entropy_cost=1e-3, policy_layers=(32,) * 2,
+        total_steps=steps,
+        num_envs=envs,
+        unroll_length=unroll,
+        num_minibatches=minibatches,
+        num_epochs=epochs,
+        learning_rate=3e-3,
+        final_learning_rate=3e-3,
+        discount=0.95,
+        entropy_cost=1e-3,
+        final_entropy_cost=1e-3,
+        policy_layers=(32,) * 2,
     )
     state, update = jax.jit(learner.init)(jax.random.key(0)), jax.jit(learner.update)
     for _ in range(learner.config.num_updates):
@@ -160,16 +189,15 @@ def test_policy_folder_gives_the_same_actions_and_refuses_other_tasks(tmp_path, 
     env = TrainingEnv(PushEnv(small_task), small_task.episode_length)
     learner = small_learner(env)
     state = jax.jit(learner.init)(jax.random.key(0))
-    state, _ = jax.jit(learner.update)(state)
+    seen = running_statistics.update(state.normalizer, state.env_state.obs)
+    state = state.replace(normalizer=seen)
     contract = contract_of(small_task, "privileged", (16,), steps=80)
     policy = policy_from_training(state.params, state.normalizer, contract)
     save_policy(tmp_path, policy)
     obs = state.env_state.obs["state"]
     theta = state.env_state.pipeline_state.theta_input
     networks = learner.networks
-    logits = networks.policy_network.apply(
-        state.normalizer, state.params.policy, {"state": obs, "privileged_state": obs}
-    )
+    logits = networks.policy_network.apply(state.normalizer, state.params.policy, {"state": obs})
     expected = networks.parametric_action_distribution.mode(logits)
     loaded = load_policy(tmp_path, small_task)
     np.testing.assert_allclose(loaded(obs[:, :-1], theta), expected, atol=1e-5)
@@ -180,8 +208,9 @@ def test_policy_folder_gives_the_same_actions_and_refuses_other_tasks(tmp_path, 
 def test_interrupted_run_leaves_a_checkpoint_and_resumes_to_the_same_result(
     tmp_path, small_task, small_ppo, monkeypatch
 ):
-    straight = train(TrainConfig(small_task, "privileged", small_ppo, tmp_path / "a", evaluations=4))
-    config = TrainConfig(small_task, "privileged", small_ppo, tmp_path / "b", evaluations=4)
+    config = TrainConfig(small_task, "privileged", small_ppo, tmp_path / "a", evaluations=4)
+    straight = train(config)
+    config = replace(config, out=tmp_path / "b")
     calls = []
     with monkeypatch.context() as patch:
         import p2r_jax.policy.train as module

@@ -34,7 +34,7 @@ def test_every_table_is_shown_once(tables):
 
 def test_a_missing_file_says_how_to_measure(tables, tmp_path):
     text, stale = tables.fill("<!-- table:parity -->\n<!-- /table:parity -->\n", tmp_path)
-    assert "Not measured yet: `python benchmarks/parity.py`" in text
+    assert "Not measured yet: `benchmarks/results/parity.json` comes from `python" in text
     assert stale == ["parity"]
     assert tables.fill(text, tmp_path) == (text, [])
 

@@ -21,6 +21,7 @@ from jaxtyping import Array, Float
 from p2r_jax.sim.training_env import TrainingEnv
 
 OBS_KEYS = ("state", "privileged_state")
+_COUNTS = {"nan_envs": jnp.sum}  # metrics that are counted; all others are averaged
 
 
 @dataclass(frozen=True)
@@ -201,8 +202,7 @@ class PPO:
         # the loss bootstraps from the last next_observation only: drop the others
         data = data._replace(next_observation=jax.tree.map(lambda x: x[-1:], data.next_observation))
         data = jax.tree.map(lambda x: jnp.swapaxes(x, 0, 1), data)
-        metrics = {f"env/{k}": jnp.mean(v) for k, v in metrics.items()}
-        metrics["env/nan_envs"] = metrics["env/nan_envs"] * self.config.steps_per_update
+        metrics = {f"env/{k}": _COUNTS.get(k, jnp.mean)(v) for k, v in metrics.items()}
         metrics["env/reserve_reuse"] = jnp.sum(env_state.info["reserve_reuse"])
         return env_state, data, metrics
 

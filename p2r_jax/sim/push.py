@@ -182,7 +182,7 @@ class PushEnv(Env):
             reward=jnp.where(finite, reward, 0.0),
             done=jnp.maximum(terminated, truncation),
             info=info,
-            metrics={**metrics, "nan_envs": 1.0 - finite},
+            metrics={**state.metrics, **metrics, "nan_envs": 1.0 - finite},
         )
 
     def measure(self, inner: PushState) -> Measurement:
