@@ -5,6 +5,8 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from p2r_jax.compat import import_mjx_quietly
+
 PHASES = ("privileged", "noisy", "dr")
 USAGE = "usage: p2r COMMAND ...; `p2r COMMAND --help` lists its options"
 
@@ -140,6 +142,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         if argv[0] not in COMMANDS:
             raise UsageError(f"no command {argv[0]!r}{_suggest(argv[0], tuple(COMMANDS))}")
+        import_mjx_quietly()
         _use_compilation_cache()
         COMMANDS[argv[0]](argv[1:])
     except (UsageError, FileNotFoundError, FileExistsError, ValueError, KeyError) as error:

@@ -5,8 +5,17 @@ Brax 0.14.2 calls ``jax.device_put_replicated``, which jax 0.10 removed
 which we run as the slow twin of ours.
 """
 
+import contextlib
+import io
+
 import jax
 import jax.numpy as jnp
+
+
+def import_mjx_quietly() -> None:
+    """MJX 3.17 prints two lines at import when its optional Warp backend is absent."""
+    with contextlib.redirect_stdout(io.StringIO()):
+        import mujoco.mjx  # noqa: F401
 
 
 def enable_stock_brax_training() -> None:
