@@ -13,7 +13,9 @@ from typing import Literal
 import numpy as np
 
 from p2r_jax.sim.asset import Asset, load_asset
+from p2r_jax.sim.contact import ContactConfig
 from p2r_jax.sim.planar import PlanarConfig
+from p2r_jax.sim.planar_mjx import PlanarMjxConfig
 
 
 @dataclass(frozen=True)
@@ -132,6 +134,7 @@ class Task:
       episode_length: actions per episode.
       history: length of the estimator's window.
       pusher_radius_m: ours; the paper does not give one.
+      planar, planar_mjx, contact: numerical settings, used by the chosen dynamics.
     """
 
     name: str
@@ -151,6 +154,8 @@ class Task:
     reward: RewardWeights = field(default_factory=RewardWeights)
     success: Success = field(default_factory=Success)
     planar: PlanarConfig = field(default_factory=PlanarConfig)
+    planar_mjx: PlanarMjxConfig = field(default_factory=PlanarMjxConfig)
+    contact: ContactConfig = field(default_factory=ContactConfig)
 
     @cached_property
     def object(self) -> Asset:

@@ -58,6 +58,22 @@ def test_registered_task_resets_and_steps_without_nan(name):
     assert all(np.isfinite(x).all() for x in jax.tree.leaves((state.obs, state.reward)))
 
 
+@pytest.mark.parametrize("dynamics", ["planar_mjx", "contact"])
+def test_other_dynamics_run_the_same_task(dynamics, task):
+    few = {"planar_mjx": replace(task.planar_mjx, substeps=10),
+           "contact": replace(task.contact, substeps=100)}  # fmt: skip
+    jitted = JitEnv(replace(task, dynamics=dynamics, **{dynamics: few[dynamics]}), training=False)
+    pose, ee = PlanarPose(jnp.array([0.3, 0.1]), jnp.array(0.0)), jnp.array([0.3, 0.16])
+    physics = jitted.env.physics_for(0.0, 0.25)
+    state = jitted.reset_to(physics, pose, ee, physics.com[:1])
+    for _ in range(2):
+        state = jitted.step(state, jnp.array([0.0, -1.0]))
+    moved = state.pipeline_state.dynamics.pose.xy[1] - pose.xy[1]
+    # two 3 cm steps from 2.25 cm away push the object on by about 3.75 cm
+    assert -0.045 < moved < -0.02
+    assert state.metrics["nan_envs"] == 0
+
+
 def test_unknown_task_error_lists_what_exists():
     with pytest.raises(KeyError, match=r"did you mean 'push_tblock'.*push_tblock"):
         load_task("push_tblok")

@@ -7,6 +7,7 @@ keeps the final observation.
 """
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import jax
 import jax.numpy as jnp
@@ -14,8 +15,10 @@ from brax.envs.base import Env, State
 from flax import struct
 from jaxtyping import Array, Float
 
+from p2r_jax.sim.contact import ContactDynamics
 from p2r_jax.sim.observation import FEATURES, policy_features
 from p2r_jax.sim.planar import PlanarDynamics
+from p2r_jax.sim.planar_mjx import PlanarMjxDynamics
 from p2r_jax.sim.support import support_points
 from p2r_jax.tasks import Task
 from p2r_jax.types import Measurement, PhysicsParams, PlanarPose, rotate, wrap_angle
@@ -74,10 +77,15 @@ def theta_of(physics: PhysicsParams, size: int) -> Float[Array, "*env k"]:
     return physics.com[..., :size]
 
 
-def make_dynamics(task: Task):
+def make_dynamics(task: Task) -> PlanarDynamics | PlanarMjxDynamics | ContactDynamics:
     """The dynamics a task asks for; all share init / derive / advance."""
     args = (task.object, task.pusher_radius_m, task.control_period_s)
-    return PlanarDynamics(*args, task.planar)
+    if task.dynamics == "planar":
+        return PlanarDynamics(*args, task.planar)
+    if task.dynamics == "planar_mjx":
+        return PlanarMjxDynamics(*args, task.planar_mjx)
+    contact = replace(task.contact, support_count=task.physics.support_count)
+    return ContactDynamics(*args, contact)
 
 
 class PushEnv(Env):
