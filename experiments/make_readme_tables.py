@@ -1,18 +1,21 @@
-"""Fill README.md from committed results, so that no number in it is typed by hand.
+"""Fill README.md from committed results and checkpoints: no number in it is typed by hand.
 
     python experiments/make_readme_tables.py           rewrite the tables in place
     python experiments/make_readme_tables.py --check   exit 1 if README.md is stale
 
 A block between ``<!-- table:NAME -->`` and ``<!-- /table:NAME -->`` becomes what
-``TABLES[NAME]`` makes of its files; while a file is missing it says how to measure.
+``TABLES[NAME]`` makes of its files; while a file is missing it says where it comes from.
 """
 
 import argparse
+import csv
 import json
 import re
+import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -29,9 +32,9 @@ class Table:
     """How a block is made.
 
     Attributes:
-      files: its sources, relative to the repository; all must exist.
+      files: its sources, relative to the repository; all must be there and tracked.
       measure: command that makes them.
-      make: from the contents (JSON) or paths (pictures) to Markdown.
+      make: from the contents (JSON, CSV) or paths (pictures) to Markdown.
     """
 
     files: tuple[str, ...]
@@ -40,13 +43,26 @@ class Table:
 
     def render(self, root: Path) -> str:
         """Markdown of the block."""
-        missing = [name for name in self.files if not (root / name).is_file()]
+        missing = [name for name in self.files if not _is_published(root, name)]
         if missing:
-            return f"*Not measured yet: `{self.measure}` makes `{missing[0]}`.*\n"
+            return f"*Not measured yet: `{missing[0]}` comes from `{self.measure}`.*\n"
         return self.make(*(_load(root / name, name) for name in self.files))
 
 
+def _is_published(root: Path, name: str) -> bool:
+    """Whether a file is there and, in a git checkout, tracked: a clone must agree."""
+    if not (root / name).is_file():
+        return False
+    command = ["git", "-C", str(root), "ls-files", "--error-unmatch", name]
+    return (
+        not (root / ".git").exists() or not subprocess.run(command, capture_output=True).returncode
+    )
+
+
 def _load(path: Path, name: str):
+    if path.suffix == ".csv":
+        with path.open(newline="") as file:
+            return [{k: float(v) for k, v in row.items() if v} for row in csv.DictReader(file)]
     return json.loads(path.read_text()) if path.suffix == ".json" else name
 
 
@@ -62,22 +78,27 @@ def results(record: dict) -> str:
     return "\n".join(re.sub(r"^## ", "#### ", line) for line in lines) + "\n"
 
 
-def training(*runs: dict) -> str:
+def training(*runs: dict | list) -> str:
     """What training each phase took and how its policy does in its training dynamics."""
     rows = []
-    for run in runs:
-        last = run["curve"][-1]
+    for config, curve in zip(runs[::2], runs[1::2], strict=True):
+        last = curve[-1]
         by_theta = (f"{100 * last[f'eval/success_theta_{k}']:.0f}" for k in ("low", "mid", "high"))
         rows.append([
-            run["phase"], f"{last['step'] / 1e6:.1f} M", f"{last['seconds'] / 60:.0f}",
-            f"{last['steps_per_s'] / 1e3:.1f} k", f"{100 * last['eval/success']:.0f}",
-            " / ".join(by_theta), run["device"],
+            config["phase"], f"{last['step'] / 1e6:.1f} M", f"{_seconds(curve) / 60:.0f}",
+            f"{100 * last['eval/success']:.0f}", " / ".join(by_theta), config["device"],
         ])  # fmt: skip
     head = (
-        "phase", "control steps", "minutes", "steps/s", "strict success %", "θ low / mid / high",
-        "device",
+        "phase", "control steps", "minutes", "strict pose at the end, %",
+        "θ low / mid / high third, %", "device",
     )  # fmt: skip
     return _grid(head, rows)
+
+
+def _seconds(curve: list[dict]) -> float:
+    """Seconds of training; a resumed run starts its clock anew."""
+    clock = [row["seconds"] for row in curve]
+    return clock[-1] + sum(a for a, b in pairwise(clock) if b < a)
 
 
 def estimator(report: dict) -> str:
@@ -140,7 +161,7 @@ def pictures(*names: str) -> str:
     return "".join(f"![{Path(name).stem}]({name})\n\n" for name in names).rstrip("\n") + "\n"
 
 
-RESULTS = "experiments/results"
+RESULTS, SHIPPED = "experiments/results", "p2r_jax/checkpoints/push_tblock"
 TABLES = {
     "picture": Table((f"{RESULTS}/episode.png", f"{RESULTS}/theta_top.png"), "make demo", pictures),
     "results": Table(
@@ -154,11 +175,13 @@ TABLES = {
         pictures,
     ),
     "training": Table(
-        tuple(f"{RESULTS}/train-{phase}.json" for phase in PHASES),
-        "python experiments/record_training.py runs/privileged runs/noisy runs/dr",
+        tuple(f"{SHIPPED}/{p}/{f}" for p in PHASES for f in ("config.json", "metrics.csv")),
+        "p2r train",
         training,
     ),
-    "estimator": Table((f"{RESULTS}/calibration.json",), "p2r train-estimator", estimator),
+    "estimator": Table(
+        (f"{SHIPPED}/estimator/calibration.json",), "p2r train-estimator", estimator
+    ),
     "parity": Table(("benchmarks/results/parity.json",), "python benchmarks/parity.py", parity),
     "throughput": Table(
         ("benchmarks/results/throughput.json",), "python benchmarks/throughput.py", throughput
