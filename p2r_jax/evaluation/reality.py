@@ -72,10 +72,10 @@ class RealityConfig:
             )
 
 
-REALITY_DEV = RealityConfig(name="reality-dev", version="1")
+REALITY_DEV = RealityConfig(name="reality-dev", version="2")
 REALITY_TEST = RealityConfig(
     name="reality-test",
-    version="1",
+    version="2",
     support="rim",
     off_axis_com_m=0.005,
     pusher_friction=(0.15, 0.35),
