@@ -102,19 +102,27 @@ def _seconds(curve: list[dict]) -> float:
 
 
 def estimator(report: dict) -> str:
-    """Calibration on held-out episodes, by steps since the first contact."""
+    """Calibration on held-out episodes, by time since first contact and by contact seen."""
+    tables = [
+        _calibration(report["since_contact"], "steps since the episode's first contact"),
+        _calibration(report["contact_steps_in_window"], "contact steps among the ten it sees"),
+    ]
+    return f"{report['episodes']} held-out episodes.\n\n" + "\n".join(tables)
+
+
+def _calibration(by_steps: dict, label: str) -> str:
     rows = []
-    for steps, r in report["since_contact"].items():
+    for steps, r in by_steps.items():
         if r["windows"]:
             covered = [f"{100 * r[f'coverage_{level}']:.0f}" for level in (50, 80, 95)]
-            label = "none yet" if steps == "0-0" else steps.replace("-", " to ")
+            first, last = steps.split("-")
+            name = first if first == last else f"{first} to {last}"
             numbers = [f"{r[k]:.2f}" for k in ("rmse_cm", "sigma_cm", "nll")]
-            rows.append([label, f"{r['windows']}", *numbers, " / ".join(covered)])
+            rows.append([name, f"{r['windows']}", *numbers, " / ".join(covered)])
     head = (
-        "steps since first contact", "windows", "RMSE cm", "mean σ cm", "NLL",
-        "in the 50 / 80 / 95 % interval, %",
+        label, "windows", "RMSE cm", "mean σ cm", "NLL", "in the 50 / 80 / 95 % interval, %",
     )  # fmt: skip
-    return f"{report['episodes']} held-out episodes.\n\n" + _grid(head, rows)
+    return _grid(head, rows)
 
 
 def parity(record: dict) -> str:
@@ -166,12 +174,12 @@ TABLES = {
     "picture": Table((f"{RESULTS}/episode.png", f"{RESULTS}/theta_top.png"), "make demo", pictures),
     "results": Table(
         (f"{RESULTS}/reality-test.json",),
-        "p2r evaluate --dynamics reality-test --out runs/reality-test",
+        "python experiments/tblock_reality_test.py --out runs/reality-test",
         results,
     ),
     "success": Table(
         (f"{RESULTS}/success.png",),
-        "p2r evaluate --dynamics reality-test --out runs/reality-test",
+        "python experiments/tblock_reality_test.py --out runs/reality-test",
         pictures,
     ),
     "training": Table(

@@ -3,6 +3,7 @@
 Usage: python experiments/ship_checkpoints.py --runs runs/train
 """
 
+import json
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,9 +11,11 @@ from pathlib import Path
 import tyro
 
 from p2r_jax.evaluation.methods import CHECKPOINT_ROOT
+from p2r_jax.files import write_json
 
 PARTS = {"privileged": "policy", "noisy": "policy", "dr": "policy", "estimator": "estimator"}
 RECORDS = ("config.json", "metrics.csv", "calibration.json")
+FOLDERS = ("out", "init", "policy")  # settings that name folders of one machine
 
 
 @dataclass(frozen=True)
@@ -41,6 +44,9 @@ def main(config: ShipConfig) -> None:
         for path in files:
             if path.is_file():
                 shutil.copy(path, target / path.name)
+        record = json.loads((target / "config.json").read_text())
+        record |= {k: Path(record[k]).name for k in FOLDERS if record.get(k)}
+        write_json(target / "config.json", record)
         size = sum(p.stat().st_size for p in target.iterdir())
         print(f"{name}: {size / 1e3:.0f} kB in {target}")
 
