@@ -171,7 +171,11 @@ def pictures(*names: str) -> str:
 
 RESULTS, SHIPPED = "experiments/results", "p2r_jax/checkpoints/push_tblock"
 TABLES = {
-    "picture": Table((f"{RESULTS}/episode.png", f"{RESULTS}/theta_top.png"), "make demo", pictures),
+    "picture": Table(
+        (f"{RESULTS}/episode.png", f"{RESULTS}/theta_top.png"),
+        "python experiments/tblock_reality_test.py --out runs/reality-test",
+        pictures,
+    ),
     "results": Table(
         (f"{RESULTS}/reality-test.json",),
         "python experiments/tblock_reality_test.py --out runs/reality-test",
