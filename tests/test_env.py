@@ -234,10 +234,12 @@ def test_one_compile_serves_every_physics(short):
 def test_runs_under_stock_brax_wrappers(short):
     from brax.envs.wrappers import training
 
-    env = training.wrap(short.env, episode_length=6)
-    state = jax.jit(env.reset)(seeds(3))
+    # the wrapper's own time limit, shorter than the environment's, is the one it calls truncation
+    env = training.wrap(short.env, episode_length=3)
+    # it reads the batch size off old-style keys of shape [batch, 2]
+    state = jax.jit(env.reset)(jax.random.split(jax.random.PRNGKey(0), 3))
     step = jax.jit(env.step)
-    for _ in range(6):
+    for _ in range(3):
         state = step(state, jnp.zeros((3, 2)))
     np.testing.assert_array_equal(state.done, 1.0)
     np.testing.assert_array_equal(state.info["truncation"], 1.0)

@@ -201,13 +201,3 @@ def load_ensemble(folder: str | Path, task: Task | None = None) -> Ensemble:
     template = init_ensemble(contract, jax.random.key(0))
     return template.replace(params=load_pytree(folder / "estimator.msgpack", template.params))
 
-
-__all__ = [
-    "Ensemble",
-    "EstimatorContract",
-    "Window",
-    "init_ensemble",
-    "load_ensemble",
-    "save_ensemble",
-    "window_inputs",
-]

@@ -11,8 +11,8 @@ ellipsoidal limit surface or from the sum over the support points themselves.
 Everything is written in the object's axes with the origin at the centre of
 mass, where M is diagonal, and in scalars, which XLA fuses into few loops.
 
-The slow trusted twins are ``planar_mjx`` (the same scene in MuJoCo MJX) and
-C MuJoCo (``evaluation.reality``); see ``benchmarks/parity.py``.
+Its slow trusted twins are ``planar_mjx`` (the ellipsoid in MuJoCo MJX), ``contact``
+and C MuJoCo itself; ``benchmarks/parity.py`` says how far it may be trusted.
 """
 
 from dataclasses import dataclass
@@ -25,7 +25,7 @@ from jaxtyping import Array, Float
 
 from p2r_jax.sim.asset import Asset
 from p2r_jax.sim.support import friction_radius, support_load
-from p2r_jax.types import PhysicsParams, PlanarPose, rotate, to_object, to_world
+from p2r_jax.types import PhysicsParams, PlanarPose, rotate, to_world
 
 GRAVITY = 9.81
 
@@ -300,5 +300,3 @@ def _apply(m, v):
 def _dot(a, b):
     return a[0] * b[0] + a[1] * b[1] + a[2] * b[2]
 
-
-__all__ = ["GRAVITY", "PlanarCache", "PlanarConfig", "PlanarDynamics", "PlanarState", "to_object"]
