@@ -32,7 +32,7 @@ class TableConfig:
 
     out: Path
     trials: int = 200
-    conditions: tuple[str, ...] = ("top", "bottom", "bare")
+    conditions: tuple[str, ...] = ("top", "bottom")
     checkpoints: Path | None = None
     publish: bool = True
 

@@ -3,9 +3,8 @@
 import difflib
 import sys
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
-from p2r_jax.compat import import_mjx_quietly
+from p2r_jax.compat import import_mjx_quietly, quiet_xla, use_compilation_cache
 
 PHASES = ("privileged", "noisy", "dr")
 USAGE = "usage: p2r COMMAND ...; `p2r COMMAND --help` lists its options"
@@ -121,16 +120,6 @@ def _suggest(word: str, choices: Sequence[str]) -> str:
     return f"{hint} (there are: {', '.join(choices)})"
 
 
-def _use_compilation_cache() -> None:
-    """Keep compiled programs between runs, in the user's cache folder."""
-    import jax
-
-    if jax.config.jax_compilation_cache_dir is None:
-        cache = Path.home() / ".cache" / "p2r_jax" / "xla"
-        jax.config.update("jax_compilation_cache_dir", str(cache))
-        jax.config.update("jax_persistent_cache_min_compile_time_secs", 1.0)
-
-
 def main(argv: Sequence[str] | None = None) -> int:
     """Entry point; returns the exit status."""
     argv = sys.argv[1:] if argv is None else list(argv)
@@ -142,8 +131,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         if argv[0] not in COMMANDS:
             raise UsageError(f"no command {argv[0]!r}{_suggest(argv[0], tuple(COMMANDS))}")
+        quiet_xla()
         import_mjx_quietly()
-        _use_compilation_cache()
+        use_compilation_cache()
         COMMANDS[argv[0]](argv[1:])
     except (UsageError, FileNotFoundError, FileExistsError, ValueError, KeyError) as error:
         message = error.args[0] if isinstance(error, KeyError) else error
