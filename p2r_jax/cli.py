@@ -1,10 +1,9 @@
 """The ``p2r`` command: each subcommand's options are a config tree, parsed by tyro."""
 
 import difflib
+import os
 import sys
 from collections.abc import Callable, Sequence
-
-from p2r_jax.compat import import_mjx_quietly, quiet_xla, use_compilation_cache
 
 PHASES = ("privileged", "noisy", "dr")
 USAGE = "usage: p2r COMMAND ...; `p2r COMMAND --help` lists its options"
@@ -120,6 +119,20 @@ def _suggest(word: str, choices: Sequence[str]) -> str:
     return f"{hint} (there are: {', '.join(choices)})"
 
 
+def _prepare_jax() -> None:
+    """Compilation cache on, needless log lines off.
+
+    XLA on CPU logs an error for every program it loads from the cache, because it
+    compares its own tuning hints with the processor's features. The level is read
+    when jaxlib loads, so it is set here, in the program, before the first import.
+    """
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    from p2r_jax.compat import import_mjx_quietly, use_compilation_cache
+
+    import_mjx_quietly()
+    use_compilation_cache()
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Entry point; returns the exit status."""
     argv = sys.argv[1:] if argv is None else list(argv)
@@ -131,9 +144,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         if argv[0] not in COMMANDS:
             raise UsageError(f"no command {argv[0]!r}{_suggest(argv[0], tuple(COMMANDS))}")
-        quiet_xla()
-        import_mjx_quietly()
-        use_compilation_cache()
+        _prepare_jax()
         COMMANDS[argv[0]](argv[1:])
     except (UsageError, FileNotFoundError, FileExistsError, ValueError, KeyError) as error:
         message = error.args[0] if isinstance(error, KeyError) else error

@@ -8,7 +8,6 @@ which we run as the slow twin of ours.
 import contextlib
 import hashlib
 import io
-import os
 import platform
 from pathlib import Path
 
@@ -27,10 +26,7 @@ def import_mjx_quietly() -> None:
 def use_compilation_cache() -> None:
     """Keep compiled programs between runs; ``JAX_COMPILATION_CACHE_DIR`` is honoured.
 
-    One folder per kind of processor, since compiled code must not wander to
-    another. XLA on CPU logs an error for every program it loads back, because
-    it compares its own tuning hints with the processor's features: such lines
-    stay out of the terminal unless ``TF_CPP_MIN_LOG_LEVEL`` is set.
+    One folder per kind of processor, since compiled code must not wander to another.
     """
     if jax.config.jax_compilation_cache_dir is None:
         kind = CPUINFO.read_text().split("\n\n")[0] if CPUINFO.is_file() else ""
@@ -39,11 +35,6 @@ def use_compilation_cache() -> None:
         cache = Path.home() / ".cache" / "p2r_jax" / "xla" / name
         jax.config.update("jax_compilation_cache_dir", str(cache))
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 1.0)
-
-
-def quiet_xla() -> None:
-    """Silence XLA's C++ log; call before jax is used, from a program, never from a library."""
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 
 def enable_stock_brax_training() -> None:
