@@ -32,6 +32,11 @@ def small_task(task):
 def small_ppo():
     """A few updates of a tiny learner."""
     return PPOConfig(
-        total_steps=4 * 16 * 5, num_envs=16, unroll_length=5, num_minibatches=2, num_epochs=2,
-        policy_layers=(16,), value_layers=(16,),
+        total_steps=4 * 16 * 5,
+        num_envs=16,
+        unroll_length=5,
+        num_minibatches=2,
+        num_epochs=2,
+        policy_layers=(16,),
+        value_layers=(16,),
     )

@@ -12,9 +12,16 @@ from flax import struct
 
 from p2r_jax.compat import enable_stock_brax_training
 from p2r_jax.files import load_pytree, save_pytree
-from p2r_jax.policy.policy import contract_of, load_policy, policy_from_training, save_policy
+from p2r_jax.policy.policy import (
+    Policy,
+    contract_of,
+    load_policy,
+    policy_from_training,
+    save_policy,
+)
 from p2r_jax.policy.ppo import PPO, PPOConfig
 from p2r_jax.policy.train import TrainConfig, train
+from p2r_jax.sim.observation import FEATURES
 from p2r_jax.sim.push import PushEnv
 from p2r_jax.sim.training_env import TrainingEnv
 
@@ -203,6 +210,18 @@ def test_policy_folder_gives_the_same_actions_and_refuses_other_tasks(tmp_path, 
     np.testing.assert_allclose(loaded(obs[:, :-1], theta), expected, atol=1e-5)
     with pytest.raises(ValueError, match=r"'push_tblock', not on 'push_hammer'"):
         load_policy(tmp_path, replace(small_task, name="push_hammer"))
+
+
+def test_a_policy_that_never_saw_theta_ignores_it(tmp_path, small_task):
+    learner = small_learner(TrainingEnv(PushEnv(small_task), small_task.episode_length))
+    params = jax.jit(learner.networks.policy_network.init)(jax.random.key(0))
+    size = len(FEATURES) + 1
+    obs = jnp.ones((1, len(FEATURES)))
+    for phase, same in (("dr", True), ("noisy", False)):
+        contract = contract_of(small_task, phase, (16,), steps=0)
+        policy = Policy(params, jnp.zeros(size), jnp.ones(size), contract)
+        low, high = policy(obs, jnp.array([[-0.03]])), policy(obs, jnp.array([[0.07]]))
+        assert np.array_equal(low, high) == same
 
 
 def test_interrupted_run_leaves_a_checkpoint_and_resumes_to_the_same_result(

@@ -65,6 +65,7 @@ def play(config: PlayConfig) -> None:
     seen = jax.tree.map(lambda a, b: np.concatenate([a, b[None]]), seen, last)
     config.out.parent.mkdir(parents=True, exist_ok=True)
     pose = seen.object_pose
+    hears = policy is not None and policy.contract.sees_theta
     render_video(
         config.out,
         task.object,
@@ -73,7 +74,7 @@ def play(config: PlayConfig) -> None:
         goal_pose(task),
         period_s=task.control_period_s,
         caption=(str(config.policy) if config.policy else f"{config.actions} actions",),
-        theta_told=None if policy is None else np.full(task.episode_length, float(told[0])),
+        theta_told=np.full(task.episode_length, float(told[0])) if hears else None,
         theta_truth=float(truth[0]),
         pusher_radius_m=task.pusher_radius_m,
     )

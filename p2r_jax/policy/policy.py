@@ -46,6 +46,11 @@ class PolicyContract:
     steps: int
     git: str
 
+    @property
+    def sees_theta(self) -> bool:
+        """Whether theta changes what the policy does; ``dr`` was trained without it."""
+        return self.phase != "dr"
+
 
 @struct.dataclass
 class Policy:
@@ -65,9 +70,11 @@ class Policy:
     def __call__(
         self, features: Float[Array, "*env f"], theta: Float[Array, "*env k"]
     ) -> Float[Array, "*env 2"]:
-        """Action in [-1, 1]^2 for features and theta (theta in its own unit, m)."""
+        """Action in [-1, 1]^2 for features and theta (in its own unit, m; ``dr`` ignores it)."""
         c = self.contract
         scaled = (theta - jnp.array(c.theta_mean)) / jnp.array(c.theta_std)
+        if not c.sees_theta:
+            scaled = jnp.zeros_like(scaled)  # what it was trained on: the training mean
         obs = (jnp.concatenate([features, scaled], -1) - self.mean) / self.std
         actor = actor_network(c)
         logits = actor.policy_network.apply(None, self.params, obs)
