@@ -3,7 +3,7 @@ SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help env demo test test-slow lint lock clean
+.PHONY: help env demo checkpoints test test-slow lint lock clean
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 VENV := .venv
@@ -30,6 +30,14 @@ demo: $(STAMP)  ## the whole loop with the shipped checkpoints; OUT=runs/demo, o
 	@out="$(OUT)"; n=2; \
 	while [[ -e "$$out" ]]; do out="$(OUT)-$$n"; n=$$((n + 1)); done; \
 	$(BIN)/p2r demo --out "$$out"
+
+RUNS := runs/train
+checkpoints: $(STAMP)  ## train every policy and the estimator from scratch and ship them (about an hour)
+	$(BIN)/p2r train push_tblock privileged --out $(RUNS)/privileged
+	$(BIN)/p2r train push_tblock noisy --init $(RUNS)/privileged --out $(RUNS)/noisy
+	$(BIN)/p2r train push_tblock dr --out $(RUNS)/dr
+	$(BIN)/p2r train-estimator push_tblock --policy $(RUNS)/noisy/policy --out $(RUNS)/estimator
+	$(BIN)/python experiments/ship_checkpoints.py --runs $(RUNS)
 
 test: lint  ## lint and the default tests (no GPU)
 	$(BIN)/python -m pytest
