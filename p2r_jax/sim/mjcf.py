@@ -13,6 +13,7 @@ import numpy as np
 from p2r_jax.sim.asset import Asset, add_object
 
 SUPPORT_RADIUS = 2e-3  # m; the spheres that touch the table
+PAIR_FRICTION = (0.25, 0.25, 0.005, 1e-4, 1e-4)  # until ``write_physics`` sets the first two
 
 
 @dataclass(frozen=True)
@@ -79,14 +80,7 @@ def push_spec(
     """
     spec = mujoco.MjSpec()
     spec.modelname = f"push_{asset.name}"
-    opt = spec.option
-    opt.timestep = options.timestep_s
-    opt.cone = (
-        mujoco.mjtCone.mjCONE_ELLIPTIC if options.elliptic else mujoco.mjtCone.mjCONE_PYRAMIDAL
-    )
-    opt.iterations, opt.ls_iterations = options.iterations, options.ls_iterations
-    opt.impratio = options.impratio
-    opt.integrator = mujoco.mjtIntegrator.mjINT_IMPLICITFAST
+    _set_options(spec, options)
     world = spec.worldbody
     world.add_geom(
         name="table",
@@ -98,8 +92,30 @@ def push_spec(
     )
     body = add_object(spec, asset)
     body.add_freejoint()
-    friction = [0.25, 0.25, 0.005, 1e-4, 1e-4]
+    _add_support(spec, body, asset, support, options)
+    _add_pusher(spec, asset, pusher_radius, options, servo)
+    return spec
 
+
+def _set_options(spec: mujoco.MjSpec, options: SceneOptions) -> None:
+    opt = spec.option
+    opt.timestep = options.timestep_s
+    opt.cone = (
+        mujoco.mjtCone.mjCONE_ELLIPTIC if options.elliptic else mujoco.mjtCone.mjCONE_PYRAMIDAL
+    )
+    opt.iterations, opt.ls_iterations = options.iterations, options.ls_iterations
+    opt.impratio = options.impratio
+    opt.integrator = mujoco.mjtIntegrator.mjINT_IMPLICITFAST
+
+
+def _add_support(
+    spec: mujoco.MjSpec,
+    body: mujoco.MjsBody,
+    asset: Asset,
+    support: np.ndarray,
+    options: SceneOptions,
+) -> None:
+    """Small spheres under the object, each with its contact pair to the table."""
     foot_z = SUPPORT_RADIUS - asset.height_m / 2
     for index, (x, y) in enumerate(np.unique(np.round(support, 9), axis=0)):
         body.add_geom(
@@ -119,9 +135,19 @@ def push_spec(
             condim=3,
             solref=options.table_solref,
             solimp=options.table_solimp,
-            friction=friction,
+            friction=PAIR_FRICTION,
         )
-    ee = world.add_body(name="pusher", pos=[0, 0, asset.height_m / 2])
+
+
+def _add_pusher(
+    spec: mujoco.MjSpec,
+    asset: Asset,
+    pusher_radius: float,
+    options: SceneOptions,
+    servo: PusherServo | None,
+) -> None:
+    """A sphere on two slides at the object's mid height, its contact pairs and its servo."""
+    ee = spec.worldbody.add_body(name="pusher", pos=[0, 0, asset.height_m / 2])
     mass = servo.mass_kg if servo else 1.0
     for name, axis in (("pusher_x", [1, 0, 0]), ("pusher_y", [0, 1, 0])):
         ee.add_joint(name=name, type=mujoco.mjtJoint.mjJNT_SLIDE, axis=axis)
@@ -141,13 +167,12 @@ def push_spec(
             geomname2=f"part{index}",
             condim=3,
             solref=options.pusher_solref,
-            friction=friction,
+            friction=PAIR_FRICTION,
         )
     if servo:
         for name in ("pusher_x", "pusher_y"):
             actuator = spec.add_actuator(name=name, target=name, trntype=mujoco.mjtTrn.mjTRN_JOINT)
             actuator.set_to_position(kp=servo.stiffness, kv=servo.damping)
-    return spec
 
 
 def write_physics(
