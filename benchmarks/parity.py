@@ -5,7 +5,7 @@ The judge is C MuJoCo: a free body on the same support points, elliptic cones,
 (hence CoM, mass, inertia), friction of table and pusher, yaw, contact point and
 direction; every push that touches the object counts.
 
-    PYTHONPATH=. python benchmarks/parity.py --out benchmarks/results/parity.json
+    python -m benchmarks.parity --out benchmarks/results/parity.json
 """
 
 import functools

@@ -5,7 +5,7 @@ so contact is active, and goes back and forth between two targets. The ceiling i
 C MuJoCo stepping the ``contact`` scene on all cores through ``mujoco.rollout``.
 Control steps are those of the dynamics alone: no observation, reward or reset.
 
-    PYTHONPATH=. python benchmarks/throughput.py --out benchmarks/results/throughput.json
+    python -m benchmarks.throughput --out benchmarks/results/throughput.json
 """
 
 import json

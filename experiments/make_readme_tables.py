@@ -214,9 +214,9 @@ TABLES = {
     "estimator": Table(
         (f"{SHIPPED}/estimator/calibration.json",), "p2r train-estimator", estimator
     ),
-    "parity": Table(("benchmarks/results/parity.json",), "python benchmarks/parity.py", parity),
+    "parity": Table(("benchmarks/results/parity.json",), "python -m benchmarks.parity", parity),
     "throughput": Table(
-        ("benchmarks/results/throughput.json",), "python benchmarks/throughput.py", throughput
+        ("benchmarks/results/throughput.json",), "python -m benchmarks.throughput", throughput
     ),
 }
 
