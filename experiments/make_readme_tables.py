@@ -21,10 +21,10 @@ from pathlib import Path
 import numpy as np
 
 from p2r_jax.evaluation.report import markdown
+from p2r_jax.policy.train import PHASES
 
 ROOT = Path(__file__).resolve().parent.parent
 BLOCK = re.compile(r"(<!-- table:([\w-]+) -->\n)(.*?)(<!-- /table:\2 -->)", re.DOTALL)
-PHASES = ("privileged", "noisy", "dr")
 
 
 @dataclass(frozen=True)

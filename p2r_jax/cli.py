@@ -5,7 +5,6 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 
-PHASES = ("privileged", "noisy", "dr")
 USAGE = "usage: p2r COMMAND ...; `p2r COMMAND --help` lists its options"
 
 
@@ -36,7 +35,7 @@ def train(args: Sequence[str]) -> None:
     """Train a policy: p2r train TASK privileged|noisy|dr --out DIR [--init DIR] [--resume]."""
     import tyro
 
-    from p2r_jax.policy.train import TrainConfig, default_train
+    from p2r_jax.policy.train import PHASES, TrainConfig, default_train
     from p2r_jax.policy.train import train as run
 
     task, args = _positional(args, "TASK", _task_names(), "train")

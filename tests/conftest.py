@@ -5,7 +5,6 @@ from dataclasses import replace
 import jax
 import pytest
 
-from p2r_jax.policy.ppo import PPOConfig
 from p2r_jax.tasks import load_task
 
 
@@ -26,17 +25,3 @@ def task():
 def small_task(task):
     """Short episodes and few substeps: for plumbing, not for physics."""
     return replace(task, episode_length=6, planar=replace(task.planar, substeps=2))
-
-
-@pytest.fixture
-def small_ppo():
-    """A few updates of a tiny learner."""
-    return PPOConfig(
-        total_steps=4 * 16 * 5,
-        num_envs=16,
-        unroll_length=5,
-        num_minibatches=2,
-        num_epochs=2,
-        policy_layers=(16,),
-        value_layers=(16,),
-    )

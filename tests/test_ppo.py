@@ -11,6 +11,7 @@ from brax.training.acme import running_statistics
 from flax import struct
 
 from p2r_jax.compat import enable_stock_brax_training
+from p2r_jax.contracts import write_contract
 from p2r_jax.files import load_pytree, save_pytree
 from p2r_jax.policy.policy import (
     Policy,
@@ -68,17 +69,19 @@ class PointEnv(Env):
         return {"state": x, "privileged_state": x}
 
 
+SMALL = PPOConfig(
+    total_steps=4 * 16 * 5,
+    num_envs=16,
+    unroll_length=5,
+    num_minibatches=2,
+    num_epochs=2,
+    policy_layers=(16,),
+    value_layers=(16,),
+)
+
+
 def small_learner(env=None, **changes):
-    config = PPOConfig(
-        total_steps=4 * 16 * 5,
-        num_envs=16,
-        unroll_length=5,
-        num_minibatches=2,
-        num_epochs=2,
-        policy_layers=(16,),
-        value_layers=(16,),
-    )
-    return PPO(env or TrainingEnv(PointEnv(), 20), replace(config, **changes))
+    return PPO(env or TrainingEnv(PointEnv(), 20), replace(SMALL, **changes))
 
 
 def assert_same(a, b):
@@ -212,6 +215,17 @@ def test_policy_folder_gives_the_same_actions_and_refuses_other_tasks(tmp_path, 
         load_policy(tmp_path, replace(small_task, name="push_hammer"))
 
 
+def test_policy_of_another_schema_or_other_features_is_refused(tmp_path, small_task):
+    contract = contract_of(small_task, "dr", (16,), steps=0)
+    write_contract(tmp_path / "policy.json", replace(contract, features=FEATURES[:-1]))
+    with pytest.raises(ValueError, match="expects features"):
+        load_policy(tmp_path)
+    text = (tmp_path / "policy.json").read_text()
+    (tmp_path / "policy.json").write_text(text.replace('"schema": 1', '"schema": 9'))
+    with pytest.raises(ValueError, match="has schema 9, this version reads 1"):
+        load_policy(tmp_path)
+
+
 def test_a_policy_that_never_saw_theta_ignores_it(tmp_path, small_task):
     learner = small_learner(TrainingEnv(PushEnv(small_task), small_task.episode_length))
     params = jax.jit(learner.networks.policy_network.init)(jax.random.key(0))
@@ -225,9 +239,9 @@ def test_a_policy_that_never_saw_theta_ignores_it(tmp_path, small_task):
 
 
 def test_interrupted_run_leaves_a_checkpoint_and_resumes_to_the_same_result(
-    tmp_path, small_task, small_ppo, monkeypatch
+    tmp_path, small_task, monkeypatch
 ):
-    config = TrainConfig(small_task, "privileged", small_ppo, tmp_path / "a", evaluations=4)
+    config = TrainConfig(small_task, "privileged", SMALL, tmp_path / "a", evaluations=4)
     straight = train(config)
     config = replace(config, out=tmp_path / "b")
     calls = []
@@ -250,11 +264,11 @@ def test_interrupted_run_leaves_a_checkpoint_and_resumes_to_the_same_result(
     assert resumed.contract.steps == straight.contract.steps
     with pytest.raises(FileExistsError, match="overwrite"):
         train(config)
-    other = replace(config, resume=True, ppo=replace(small_ppo, learning_rate=1e-3))
+    other = replace(config, resume=True, ppo=replace(SMALL, learning_rate=1e-3))
     with pytest.raises(ValueError, match=r"ppo.learning_rate = 0.0005, not 0.001"):
         train(other)
 
 
-def test_noisy_phase_needs_a_policy_to_continue(tmp_path, small_task, small_ppo):
+def test_noisy_phase_needs_a_policy_to_continue(tmp_path, small_task):
     with pytest.raises(ValueError, match="--init"):
-        train(TrainConfig(small_task, "noisy", small_ppo, tmp_path / "c"))
+        train(TrainConfig(small_task, "noisy", SMALL, tmp_path / "c"))

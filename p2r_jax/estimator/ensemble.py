@@ -4,8 +4,7 @@ One Flax module, vmapped over members. The window holds o[t-9..t] and the
 actions sent a[t-10..t-1], no theta; rows before the episode's start are zero.
 """
 
-import json
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 import jax
@@ -14,13 +13,12 @@ from flax import linen as nn
 from flax import struct
 from jaxtyping import Array, Float
 
-from p2r_jax.files import load_pytree, save_pytree, write_json
+from p2r_jax.contracts import read_contract, write_contract
+from p2r_jax.files import load_pytree, save_pytree
 from p2r_jax.fusion import ensemble_moments
 from p2r_jax.sim.observation import FEATURES, POSITION_SCALE
 from p2r_jax.tasks import Task
 from p2r_jax.types import Gaussian, rotate
-
-SCHEMA_VERSION = 1
 
 
 @dataclass(frozen=True)
@@ -174,8 +172,7 @@ def save_ensemble(folder: Path, ensemble: Ensemble) -> None:
     """Write ``estimator.msgpack`` and ``estimator.json``."""
     folder.mkdir(parents=True, exist_ok=True)
     save_pytree(folder / "estimator.msgpack", ensemble.params)
-    record = {"schema": SCHEMA_VERSION, **asdict(ensemble.contract)}
-    write_json(folder / "estimator.json", record)
+    write_contract(folder / "estimator.json", ensemble.contract)
 
 
 def load_ensemble(folder: str | Path, task: Task | None = None) -> Ensemble:
@@ -183,21 +180,9 @@ def load_ensemble(folder: str | Path, task: Task | None = None) -> Ensemble:
 
     Raises:
       FileNotFoundError: if the folder holds no estimator.
-      ValueError: if it belongs to another task.
+      ValueError: if it belongs to another task or expects other observations.
     """
     folder = Path(folder)
-    if not (folder / "estimator.json").is_file():
-        raise FileNotFoundError(f"{folder} holds no estimator.json; is it an estimator folder?")
-    record = json.loads((folder / "estimator.json").read_text())
-    record.pop("schema")
-    contract = EstimatorContract(
-        **{k: tuple(v) if isinstance(v, list) else v for k, v in record.items()}
-    )
-    if task is not None and contract.task != task.name:
-        raise ValueError(
-            f"{folder} was trained on task {contract.task!r}, not on {task.name!r}; "
-            "give an estimator of that task"
-        )
+    contract = read_contract(folder / "estimator.json", EstimatorContract, task)
     template = init_ensemble(contract, jax.random.key(0))
     return template.replace(params=load_pytree(folder / "estimator.msgpack", template.params))
-

@@ -1,7 +1,6 @@
 """A trained policy: loaded from its folder alone, a pytree that maps features to actions."""
 
-import json
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 import jax
@@ -10,11 +9,11 @@ from brax.training.agents.ppo import networks
 from flax import struct
 from jaxtyping import Array, Float
 
-from p2r_jax.files import git_revision, load_pytree, save_pytree, write_json
+from p2r_jax.contracts import read_contract, write_contract
+from p2r_jax.files import git_revision, load_pytree, save_pytree
 from p2r_jax.sim.observation import FEATURES
 from p2r_jax.tasks import Task
 
-SCHEMA_VERSION = 1
 STD_FLOOR = 1e-6  # a constant input (dr's theta) must not be divided by zero
 
 
@@ -115,7 +114,7 @@ def save_policy(folder: Path, policy: Policy) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     arrays = {"params": policy.params, "mean": policy.mean, "std": policy.std}
     save_pytree(folder / "policy.msgpack", arrays)
-    write_json(folder / "policy.json", {"schema": SCHEMA_VERSION, **asdict(policy.contract)})
+    write_contract(folder / "policy.json", policy.contract)
 
 
 def load_policy(folder: str | Path, task: Task | None = None) -> Policy:
@@ -130,22 +129,7 @@ def load_policy(folder: str | Path, task: Task | None = None) -> Policy:
       ValueError: if it belongs to another task or expects other observations.
     """
     folder = Path(folder)
-    if not (folder / "policy.json").is_file():
-        raise FileNotFoundError(f"{folder} holds no policy.json; is it a policy folder?")
-    record = json.loads((folder / "policy.json").read_text())
-    record.pop("schema")
-    contract = PolicyContract(
-        **{k: tuple(v) if isinstance(v, list) else v for k, v in record.items()}
-    )
-    if task is not None and contract.task != task.name:
-        raise ValueError(
-            f"{folder} was trained on task {contract.task!r}, not on {task.name!r}; "
-            "give a checkpoint of that task"
-        )
-    if contract.features != FEATURES:
-        raise ValueError(
-            f"{folder} expects features {contract.features}, this version has {FEATURES}"
-        )
+    contract = read_contract(folder / "policy.json", PolicyContract, task)
     size = len(contract.features) + len(contract.theta)
     template = {
         "params": actor_network(contract).policy_network.init(jax.random.key(0)),

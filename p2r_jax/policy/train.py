@@ -33,6 +33,7 @@ from p2r_jax.tasks import Task, load_task
 
 Phase = Literal["privileged", "noisy", "dr"]
 THETA_INPUT = {"privileged": "true", "noisy": "noisy", "dr": "constant"}
+PHASES = tuple(THETA_INPUT)
 
 
 @dataclass(frozen=True)
