@@ -27,6 +27,7 @@ from tqdm import tqdm
 
 from p2r_jax.sim.asset import Asset, load_asset
 from p2r_jax.sim.contact import ContactConfig, ContactDynamics, driven_scene, push_in_c
+from p2r_jax.sim.footprint import signed_distance
 from p2r_jax.sim.mjcf import SceneOptions, write_physics
 from p2r_jax.sim.planar import PlanarConfig, PlanarDynamics
 from p2r_jax.sim.planar_mjx import PlanarMjxConfig, PlanarMjxDynamics
@@ -127,12 +128,7 @@ def sample_pushes(asset: Asset, settings: Settings) -> Pushes:
 def _gap(asset: Asset, yaw: np.ndarray, point: np.ndarray) -> np.ndarray:
     c, s = np.cos(yaw), np.sin(yaw)
     local = np.stack([c * point[:, 0] + s * point[:, 1], c * point[:, 1] - s * point[:, 0]], -1)
-    gaps = []
-    for box in asset.boxes:
-        excess = np.abs(local - np.array(box.center)) - np.array(box.half)
-        outside = np.linalg.norm(np.maximum(excess, 0), axis=-1)
-        gaps.append(outside + np.minimum(excess.max(-1), 0))
-    return np.min(gaps, axis=0)
+    return signed_distance(asset.parts, local, np)
 
 
 def judge(

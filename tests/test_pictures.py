@@ -12,7 +12,7 @@ from PIL import Image
 
 from p2r_jax.evaluation import figures, video
 from p2r_jax.evaluation.methods import METHODS
-from p2r_jax.sim.asset import Box
+from p2r_jax.sim.footprint import Box, Polygon
 from p2r_jax.types import Gaussian
 
 GOAL = np.array([0.30, -0.20, 0.0])
@@ -80,7 +80,7 @@ def signed_area(outline):
     return sum(0.5 * (x[:-1] @ y[1:] - x[1:] @ y[:-1]) for x, y in loops)
 
 
-def test_object_outline_is_the_union_of_the_boxes(task):
+def test_object_outline_is_the_union_of_the_parts(task):
     outline = figures.object_outline(task.object)
     corners = {tuple(v) for v in np.round(outline.vertices, 4)}
     assert {(0.1, 0.1), (0.1, -0.1), (0.0524, 0.025), (-0.1, 0.025)} <= corners
@@ -91,7 +91,7 @@ def test_object_outline_keeps_holes_and_parts_that_touch_in_a_corner(task):
     sides = [Box((x, 0.0), (0.01, 0.1)) for x in (-0.09, 0.09)]
     bars = [Box((0.0, y), (0.08, 0.01)) for y in (-0.09, 0.09)]
     corner = [Box((0.12, 0.12), (0.02, 0.02))]
-    odd = replace(task.object, boxes=(*sides, *bars, *corner))
+    odd = replace(task.object, parts=(*sides, *bars, *corner))
     outline = figures.object_outline(odd)
     assert len(outline.to_polygons()) >= 2
     assert signed_area(outline) == pytest.approx(odd.area)

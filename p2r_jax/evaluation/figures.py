@@ -13,6 +13,7 @@ from typing import Any
 
 import matplotlib as mpl
 import numpy as np
+import shapely
 from jaxtyping import Bool, Float
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.cm import ScalarMappable
@@ -285,30 +286,14 @@ def overlay_figure(
 
 
 def object_outline(asset: Asset) -> Outline:
-    """Outline of the union of the asset's boxes, object frame, m."""
-    centers = np.array([b.center for b in asset.boxes])
-    halves = np.array([b.half for b in asset.boxes])
-    low, high = np.round(centers - halves, 9), np.round(centers + halves, 9)
-    xs, ys = (np.unique(np.concatenate([low[:, i], high[:, i]])) for i in (0, 1))
-    middle = np.stack(
-        np.meshgrid((xs[:-1] + xs[1:]) / 2, (ys[:-1] + ys[1:]) / 2, indexing="ij"), -1
-    )
-    inside = np.any(np.all((middle[..., None, :] > low) & (middle[..., None, :] < high), -1), -1)
-    filled = np.pad(inside, 1)
-    following: dict[tuple[int, int], list[tuple[int, int]]] = {}
-    for i, j in np.argwhere(inside).tolist():  # outer edges of filled cells, counter-clockwise
-        corners = [(i, j), (i + 1, j), (i + 1, j + 1), (i, j + 1)]
-        beyond = [(i, j - 1), (i + 1, j), (i, j + 1), (i - 1, j)]
-        for side, (a, b) in enumerate(beyond):
-            if not filled[a + 1, b + 1]:
-                following.setdefault(corners[side], []).append(corners[(side + 1) % 4])
+    """Outline of the union of the asset's parts, object frame, m; holes run clockwise."""
+    # rounding closes the hair-wide gaps that float corners leave between touching parts
+    union = shapely.union_all([shapely.Polygon(np.round(p.corners, 9)) for p in asset.parts])
     loops = []
-    while any(following.values()):
-        start = node = next(corner for corner, ends in following.items() if ends)
-        loop = [start]
-        while (node := following[node].pop()) != start:
-            loop.append(node)
-        loops.append(Outline([(xs[i], ys[j]) for i, j in [*loop, start]], closed=True))
+    for piece in map(shapely.geometry.polygon.orient, getattr(union, "geoms", [union])):
+        loops += [
+            Outline(np.array(r.coords), closed=True) for r in (piece.exterior, *piece.interiors)
+        ]
     return Outline.make_compound_path(*loops)
 
 

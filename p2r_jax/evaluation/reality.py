@@ -21,6 +21,7 @@ from mujoco import rollout
 
 from p2r_jax.evaluation.trials import Trials
 from p2r_jax.sim.asset import Asset
+from p2r_jax.sim.footprint import signed_distance
 from p2r_jax.sim.mjcf import PusherServo, SceneOptions, push_spec, write_physics
 from p2r_jax.sim.support import support_points
 from p2r_jax.tasks import Task
@@ -217,14 +218,10 @@ def yaw_of(quaternion: Float[np.ndarray, "*n 4"]) -> Float[np.ndarray, "*n"]:
 
 
 def footprint_distance(asset: Asset, state: Float[np.ndarray, "*n 18"]) -> Float[np.ndarray, "*n"]:
-    """Distance of the pusher's centre from the footprint, m; zero inside."""
+    """Distance of the pusher's centre from the footprint, m; negative inside."""
     yaw = yaw_of(state[..., QUATERNION])
     reach = state[..., PUSHER] - state[..., OBJECT_XY]
     c, s = np.cos(yaw), np.sin(yaw)
     point = np.stack([c * reach[..., 0] + s * reach[..., 1],
                       c * reach[..., 1] - s * reach[..., 0]], -1)  # fmt: skip
-    distances = [
-        np.linalg.norm(np.maximum(np.abs(point - np.array(b.center)) - b.half, 0.0), axis=-1)
-        for b in asset.boxes
-    ]
-    return np.min(distances, axis=0)
+    return signed_distance(asset.parts, point, np)

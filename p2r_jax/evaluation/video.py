@@ -27,7 +27,8 @@ from matplotlib.patches import Circle, PathPatch
 from PIL import Image, ImageDraw, ImageFont
 
 from p2r_jax.evaluation.figures import SWAP_XY, object_outline, pose_transform
-from p2r_jax.sim.asset import Asset
+from p2r_jax.sim.asset import Asset, prism
+from p2r_jax.sim.footprint import grown
 from p2r_jax.sim.mjcf import SceneOptions, push_spec
 
 WORKER = Path(__file__).with_name("render_worker.py")
@@ -207,15 +208,10 @@ def scene_spec(
     )
     # The border lies outside the goal, so that it shows around an object that has arrived.
     for rim, height, rgb in ((0.006, 0.0002, GOAL_RGB), (0.0, 0.0004, GOAL_TINT)):
-        for box in asset.boxes:
-            target.add_geom(
-                type=mujoco.mjtGeom.mjGEOM_BOX,
-                size=[box.half[0] + rim, box.half[1] + rim, height],
-                pos=[*box.center, height],
-                contype=0,
-                conaffinity=0,
-                rgba=[*rgb, 1],
-            )
+        layer = target.add_body(pos=[0, 0, height])
+        for index, part in enumerate(asset.parts):
+            shape = prism(spec, grown(part, rim), f"goal{rim}_{index}", 2 * height)
+            layer.add_geom(contype=0, conaffinity=0, rgba=[*rgb, 1], **shape)
     for order, (name, _, rgb, radius) in enumerate(_markers(motion)):
         marker = spec.body("object").add_body(name=name, pos=[0, 0, top])
         marker.add_joint(name=name, type=mujoco.mjtJoint.mjJNT_SLIDE, axis=[1, 0, 0])

@@ -13,21 +13,10 @@ from pathlib import Path
 import mujoco
 import numpy as np
 
+from p2r_jax.sim.footprint import Box, Part, Polygon, area_moments
+
 ASSET_ROOT = Path(__file__).parent.parent / "assets"
-SCHEMA_VERSION = 1
-
-
-@dataclass(frozen=True)
-class Box:
-    """A convex part: axis-aligned box in the object frame, full height of the object.
-
-    Attributes:
-      center: (x, y), m.
-      half: half sizes (x, y), m.
-    """
-
-    center: tuple[float, float]
-    half: tuple[float, float]
+SCHEMA_VERSION = 2
 
 
 @dataclass(frozen=True)
@@ -49,7 +38,8 @@ class Asset:
 
     Attributes:
       name: identifier, also the folder's name.
-      boxes: convex parts of the footprint; they may touch, not overlap.
+      parts: convex parts of the footprint, each of full height; they may touch, not
+        overlap.
       height_m: thickness of the object.
       mass_kg: mass without the weight.
       com_m: centre of mass without the weight, object frame (z from mid height).
@@ -59,7 +49,7 @@ class Asset:
     """
 
     name: str
-    boxes: tuple[Box, ...]
+    parts: tuple[Part, ...]
     height_m: float
     mass_kg: float
     com_m: tuple[float, float, float]
@@ -70,20 +60,18 @@ class Asset:
     @property
     def footprint_bounds(self) -> tuple[np.ndarray, np.ndarray]:
         """Lower and upper corner of the footprint, object frame, m."""
-        centers = np.array([b.center for b in self.boxes])
-        halves = np.array([b.half for b in self.boxes])
-        return (centers - halves).min(0), (centers + halves).max(0)
+        corners = np.concatenate([part.corners for part in self.parts])
+        return corners.min(0), corners.max(0)
 
     @property
     def area(self) -> float:
         """Footprint area, m^2."""
-        return float(sum(4 * b.half[0] * b.half[1] for b in self.boxes))
+        return float(sum(area_moments(part)[0] for part in self.parts))
 
     @cached_property
     def uniform_com(self) -> np.ndarray:
         """Centroid of the footprint: the centre of mass of a uniform object, m."""
-        shares = np.array([4 * b.half[0] * b.half[1] for b in self.boxes]) / self.area
-        return shares @ np.array([b.center for b in self.boxes])
+        return sum(area * center for area, center, _ in map(area_moments, self.parts)) / self.area
 
     def with_weight(self, position_x) -> tuple:
         """Mass, CoM and inertia with the weight at ``position_x`` on the object's x axis.
@@ -114,19 +102,15 @@ class Asset:
         return m + w, com + shift, moved
 
 
-def uniform_inertia(boxes: tuple[Box, ...], height: float, mass: float) -> np.ndarray:
+def uniform_inertia(parts: tuple[Part, ...], height: float, mass: float) -> np.ndarray:
     """Inertia of a uniform prism about its own centre of mass, kg m^2, 3 x 3."""
-    areas = np.array([4 * b.half[0] * b.half[1] for b in boxes])
-    centers = np.array([[*b.center, 0.0] for b in boxes])
-    com = areas @ centers / areas.sum()
-    total = np.zeros((3, 3))
-    for area, box, center in zip(areas, boxes, centers, strict=True):
-        m = mass * area / areas.sum()
-        x, y, z = 2 * box.half[0], 2 * box.half[1], height
-        d = center - com
-        total += m / 12 * np.diag([y * y + z * z, x * x + z * z, x * x + y * y])
-        total += m * ((d @ d) * np.eye(3) - np.outer(d, d))
-    return total
+    moments = [area_moments(part) for part in parts]
+    area = sum(m[0] for m in moments)
+    com = sum(m[0] * m[1] for m in moments) / area
+    second = sum(m[2] + m[0] * np.outer(m[1] - com, m[1] - com) for m in moments)
+    spread = np.zeros((3, 3))  # mean of r r^T over the volume
+    spread[:2, :2], spread[2, 2] = second / area, height**2 / 12
+    return mass * (np.trace(spread) * np.eye(3) - spread)
 
 
 def object_spec(asset: Asset) -> mujoco.MjSpec:
@@ -145,18 +129,30 @@ def add_object(spec: mujoco.MjSpec, asset: Asset) -> mujoco.MjsBody:
     body.ipos = asset.com_m
     i = np.array(asset.inertia)
     body.fullinertia = [i[0, 0], i[1, 1], i[2, 2], i[0, 1], i[0, 2], i[1, 2]]
-    for index, box in enumerate(asset.boxes):
+    for index, part in enumerate(asset.parts):
+        shape = prism(spec, part, f"{asset.name}_part{index}", asset.height_m)
         body.add_geom(
             name=f"part{index}",
-            type=mujoco.mjtGeom.mjGEOM_BOX,
             mass=0.0,
-            size=[*box.half, asset.height_m / 2],
-            pos=[*box.center, 0],
             contype=0,
             conaffinity=0,
             rgba=[0.93, 0.62, 0.20, 1],
+            **shape,
         )
     return body
+
+
+def prism(spec: mujoco.MjSpec, part: Part, name: str, height: float) -> dict:
+    """Geom arguments of an upright prism centred on the body's plane z = 0.
+
+    A polygon adds the mesh ``name`` to the spec.
+    """
+    if isinstance(part, Box):
+        size, pos = [*part.half, height / 2], [*part.center, 0]
+        return {"type": mujoco.mjtGeom.mjGEOM_BOX, "size": size, "pos": pos}
+    corners = [[x, y, z] for z in (-height / 2, height / 2) for x, y in part.vertices]
+    spec.add_mesh(name=name, uservert=np.ravel(corners))
+    return {"type": mujoco.mjtGeom.mjGEOM_MESH, "meshname": name}
 
 
 def save_asset(asset: Asset, folder: Path) -> None:
@@ -187,12 +183,12 @@ def load_asset(name_or_folder: str | Path) -> Asset:
     record = json.loads((folder / "asset.json").read_text())
     if record.pop("schema") != SCHEMA_VERSION:
         raise ValueError(f"{folder}/asset.json: unknown schema, expected {SCHEMA_VERSION}")
-    boxes = tuple(Box(tuple(b["center"]), tuple(b["half"])) for b in record.pop("boxes"))
+    parts = tuple(_part(p) for p in record.pop("parts"))
     weight = record.pop("weight")
     if weight:
         weight = TapedWeight(weight["mass_kg"], tuple(weight["range_m"]))
     asset = Asset(
-        boxes=boxes,
+        parts=parts,
         weight=weight,
         com_m=tuple(record.pop("com_m")),
         inertia=tuple(tuple(row) for row in record.pop("inertia")),
@@ -201,6 +197,12 @@ def load_asset(name_or_folder: str | Path) -> Asset:
     )
     check_asset(asset)
     return asset
+
+
+def _part(record: dict) -> Part:
+    if "vertices" in record:
+        return Polygon(tuple((float(x), float(y)) for x, y in record["vertices"]))
+    return Box(tuple(record["center"]), tuple(record["half"]))
 
 
 def check_asset(asset: Asset) -> None:
@@ -223,14 +225,14 @@ def tblock() -> Asset:
     +3.43 cm; 143.16 g weight on the x axis within +-13 cm.
     """
     length, bar, stem, height, mass = 0.20, 0.0476, 0.05, 0.04, 0.200
-    boxes = (
+    parts = (
         Box((length / 2 - bar / 2, 0.0), (bar / 2, length / 2)),
         Box((-bar / 2, 0.0), ((length - bar) / 2, stem / 2)),
     )
-    inertia = uniform_inertia(boxes, height, mass)
+    inertia = uniform_inertia(parts, height, mass)
     return Asset(
         name="tblock",
-        boxes=boxes,
+        parts=parts,
         height_m=height,
         mass_kg=mass,
         com_m=(0.0343, 0.0, 0.0),

@@ -19,6 +19,7 @@ from jaxtyping import Array, Float
 from mujoco import mjx, rollout
 
 from p2r_jax.sim.asset import Asset
+from p2r_jax.sim.footprint import signed_distance
 from p2r_jax.sim.mjcf import SceneOptions, push_spec
 from p2r_jax.sim.support import support_points
 from p2r_jax.types import PhysicsParams, PlanarPose, rotate, to_object, wrap_angle
@@ -98,7 +99,7 @@ class ContactDynamics:
         """Build the MJX model.
 
         Args:
-          asset: the object; its boxes are the collision parts.
+          asset: the object; its parts are what the pusher touches.
           pusher_radius: m.
           dt_s: duration of one action, s.
           config: numerical settings.
@@ -173,12 +174,7 @@ def pusher_gap(
     asset: Asset, pose: PlanarPose, ee_xy: Float[Array, " 2"], pusher_radius: float
 ) -> Float[Array, ""]:
     """Distance between the pusher's surface and the object, m; negative inside."""
-    point, gap = to_object(pose, ee_xy), jnp.inf
-    for box in asset.boxes:
-        excess = jnp.abs(point - jnp.array(box.center)) - jnp.array(box.half)
-        outside = jnp.linalg.norm(jnp.maximum(excess, 0.0), axis=-1)
-        gap = jnp.minimum(gap, outside + jnp.minimum(excess.max(-1), 0.0))
-    return gap - pusher_radius
+    return signed_distance(asset.parts, to_object(pose, ee_xy)) - pusher_radius
 
 
 def physics_fields(model: mjx.Model, physics: PhysicsParams) -> dict[str, Array]:

@@ -160,7 +160,7 @@ def _add_pusher(
         conaffinity=0,
         rgba=[0.25, 0.35, 0.75, 1],
     )
-    for index in range(len(asset.boxes)):
+    for index in range(len(asset.parts)):
         spec.add_pair(
             name=f"pusher_part{index}",
             geomname1="pusher",

@@ -28,6 +28,7 @@ from p2r_jax.sim.support import friction_radius, support_load
 from p2r_jax.types import PhysicsParams, PlanarPose, rotate, to_world
 
 GRAVITY = 9.81
+MAX_CONTACTS = 2  # parts touched at once
 
 
 @dataclass(frozen=True)
@@ -91,7 +92,7 @@ class PlanarDynamics:
         """Fix shapes and step sizes.
 
         Args:
-          asset: the object; its boxes are the collision parts.
+          asset: the object; its parts are what the pusher touches.
           pusher_radius: m.
           dt_s: duration of one action, s.
           config: numerical settings.
@@ -159,7 +160,7 @@ class _Body:
 
     def __init__(self, physics, cache, asset, pusher_radius, config, h):
         self.config, self.h, self.pusher_radius = config, h, pusher_radius
-        self.boxes = asset.boxes
+        self.parts = asset.parts
         self.com = (physics.com[0], physics.com[1])
         self.mass, self.izz = physics.mass, physics.inertia[2, 2]
         self.mu = physics.friction_pusher
@@ -180,25 +181,26 @@ class _Body:
             c * pusher_velocity[0] + s * pusher_velocity[1],
             c * pusher_velocity[1] - s * pusher_velocity[0],
         )
-        contacts = [self._contact(box, p, u) for box in self.boxes]
+        contacts = self._contacts(p, u)
         v, touching = v0, 0.0
         for _ in range(self.config.friction_iterations):
             v, touching = self._solve_contacts(self._inverse(v), v0, contacts)
         return (c * v[0] - s * v[1], s * v[0] + c * v[1], v[2]), touching
 
-    def _contact(self, box, p, u):
-        """Closest point of a box: its Jacobian rows and the velocities they must reach."""
-        qx, qy = p[0] + self.com[0] - box.center[0], p[1] + self.com[1] - box.center[1]
-        sx, sy = jnp.where(qx < 0, -1.0, 1.0), jnp.where(qy < 0, -1.0, 1.0)
-        ex, ey = jnp.abs(qx) - box.half[0], jnp.abs(qy) - box.half[1]
-        ox, oy = jnp.maximum(ex, 0.0), jnp.maximum(ey, 0.0)
-        outside = jnp.sqrt(ox * ox + oy * oy)
-        inside = jnp.minimum(jnp.maximum(ex, ey), 0.0)
-        out = outside > 0
-        scale = 1.0 / jnp.where(out, outside, 1.0)
-        nx = sx * jnp.where(out, ox * scale, (ex > ey).astype(qx.dtype))
-        ny = sy * jnp.where(out, oy * scale, (ex <= ey).astype(qx.dtype))
-        distance = outside + inside
+    def _contacts(self, p, u):
+        """Contacts with the ``MAX_CONTACTS`` nearest parts; a disc touches no more at once."""
+        x, y = p[0] + self.com[0], p[1] + self.com[1]
+        nearest = [part.nearest(x, y) for part in self.parts]
+        for place in range(min(MAX_CONTACTS, len(nearest) - 1)):  # selection sort, in scalars
+            for other in range(place + 1, len(nearest)):
+                a, b = nearest[place], nearest[other]
+                swap = b[2] < a[2]
+                nearest[place] = tuple(jnp.where(swap, w, v) for v, w in zip(a, b, strict=True))
+                nearest[other] = tuple(jnp.where(swap, v, w) for v, w in zip(a, b, strict=True))
+        return [self._contact(*near, p, u) for near in nearest[:MAX_CONTACTS]]
+
+    def _contact(self, nx, ny, distance, p, u):
+        """Jacobian rows (normal, tangent) of a touching part and the velocities to reach."""
         gap = distance - self.pusher_radius
         cx, cy = p[0] - nx * distance, p[1] - ny * distance
         normal = (nx, ny, cx * ny - cy * nx)

@@ -90,7 +90,7 @@ class PlanarMjxDynamics:
         """Build the MJX model.
 
         Args:
-          asset: the object; its boxes are the collision parts.
+          asset: the object; its parts are what the pusher touches.
           pusher_radius: m.
           dt_s: duration of one action, s.
           config: numerical settings.
@@ -192,7 +192,7 @@ def planar_spec(
         name="pusher", type=mujoco.mjtGeom.mjGEOM_SPHERE, size=[pusher_radius, 0, 0], mass=1.0,
         contype=0, conaffinity=0,
     )  # fmt: skip
-    for index in range(len(asset.boxes)):
+    for index in range(len(asset.parts)):
         spec.add_pair(
             name=f"pusher_part{index}", geomname1="pusher", geomname2=f"part{index}", condim=3,
             solref=config.pusher_solref, friction=[0.25, 0.25, 0.005, 1e-4, 1e-4],

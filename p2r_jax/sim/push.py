@@ -16,6 +16,7 @@ from flax import struct
 from jaxtyping import Array, Float
 
 from p2r_jax.sim.contact import ContactDynamics
+from p2r_jax.sim.health import is_healthy
 from p2r_jax.sim.observation import FEATURES, policy_features
 from p2r_jax.sim.planar import PlanarDynamics
 from p2r_jax.sim.planar_mjx import PlanarMjxDynamics
@@ -164,22 +165,26 @@ class PushEnv(Env):
         return State(inner, obs, zero, zero, metrics, info)
 
     def step(self, state: State, action: Float[Array, " 2"]) -> State:
-        """One action in [-1, 1]^2 (clipped): the pusher moves, physics follows."""
+        """One action in [-1, 1]^2 (clipped): the pusher moves, physics follows.
+
+        Where physics blows up (``sim.health``) the episode ends with the state before
+        the action, without reward, and ``nan_envs`` is one.
+        """
         task, layout, before = self.task, self.task.layout, state.pipeline_state
         action = jnp.clip(action, -1.0, 1.0)
-        target = jnp.clip(
-            before.dynamics.ee_xy + task.action_scale_m * action,
-            jnp.array(layout.lower),
-            jnp.array(layout.upper),
-        )
+        target = self.pusher_target(before.dynamics, action)
         dynamics = self.dynamics.advance(before.physics, before.cache, before.dynamics, target)
-        finite = jnp.all(jnp.isfinite(dynamics.pose.xy)) & jnp.isfinite(dynamics.pose.yaw)
-        dynamics = jax.tree.map(lambda a, b: jnp.where(finite, a, b), dynamics, before.dynamics)
-        after = before.replace(dynamics=dynamics, last_action=action, step=before.step + 1)
-        metrics, reward = self._score(before, after, action)
+        healthy = is_healthy(dynamics, before.physics, layout)
+        dynamics, sent = jax.tree.map(
+            lambda a, b: jnp.where(healthy, a, b),
+            (dynamics, action),
+            (before.dynamics, before.last_action),
+        )
+        after = before.replace(dynamics=dynamics, last_action=sent, step=before.step + 1)
+        metrics, reward = self._score(before, after, sent)
         xy = dynamics.pose.xy
         outside = jnp.any((xy < jnp.array(layout.lower)) | (xy > jnp.array(layout.upper)))
-        terminated = (outside | ~finite).astype(jnp.float32)
+        terminated = (outside | ~healthy).astype(jnp.float32)
         timeout = (after.step >= task.episode_length).astype(jnp.float32)
         truncation = timeout * (1 - terminated)
         obs = self.observe(after)
@@ -187,11 +192,19 @@ class PushEnv(Env):
         return state.replace(
             pipeline_state=after,
             obs=obs,
-            reward=jnp.where(finite, reward, 0.0),
+            reward=jnp.where(healthy, reward, 0.0),
             done=jnp.maximum(terminated, truncation),
             info=info,
-            metrics={**state.metrics, **metrics, "nan_envs": 1.0 - finite},
+            metrics={**state.metrics, **metrics, "nan_envs": 1.0 - healthy},
         )
+
+    def pusher_target(
+        self, dynamics: struct.PyTreeNode, action: Float[Array, " 2"]
+    ) -> Float[Array, " 2"]:
+        """Where an action in [-1, 1]^2 sends the pusher, kept in the workspace, m."""
+        layout = self.task.layout
+        target = dynamics.ee_xy + self.task.action_scale_m * action
+        return jnp.clip(target, jnp.array(layout.lower), jnp.array(layout.upper))
 
     def measure(self, inner: PushState) -> Measurement:
         """What a robot could measure now."""

@@ -11,6 +11,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from p2r_jax.sim.asset import Asset
+from p2r_jax.sim.footprint import Part, inside
 
 SUPPORTS = ("patch", "rim", "feet")
 
@@ -46,30 +47,31 @@ def _area_grid(asset: Asset, spacing: float = 0.005) -> np.ndarray:
     lower, upper = asset.footprint_bounds
     axes = [np.arange(a + spacing / 2, b, spacing) for a, b in zip(lower, upper, strict=True)]
     grid = np.stack(np.meshgrid(*axes, indexing="ij"), -1).reshape(-1, 2)
-    return grid[_inside(asset, grid)]
+    return grid[inside(asset.parts, grid)]
 
 
-def _outline(asset: Asset, spacing: float = 0.0025) -> np.ndarray:
+def _outline(asset: Asset, spacing: float = 0.0025, inset: float = 1e-3) -> np.ndarray:
     """Points along the outer edge, drawn in by a millimetre."""
-    points = []
-    for box in asset.boxes:
-        hx, hy = box.half[0] - 1e-3, box.half[1] - 1e-3
-        xs, ys = np.arange(-hx, hx, spacing), np.arange(-hy, hy, spacing)
-        edges = [np.stack([xs, np.full_like(xs, s * hy)], -1) for s in (-1, 1)]
-        edges += [np.stack([np.full_like(ys, s * hx), ys], -1) for s in (-1, 1)]
-        points.append(np.concatenate(edges) + np.asarray(box.center))
-    points = np.concatenate(points)
+    points = np.concatenate([_edge_points(part, spacing, inset) for part in asset.parts])
     margin = 3e-3  # a point whose neighbourhood is all inside lies on a seam between parts
     ring = np.stack([np.cos(a := np.arange(8) * np.pi / 4), np.sin(a)], -1) * margin
-    enclosed = np.all([_inside(asset, points + step) for step in ring], axis=0)
+    enclosed = np.all([inside(asset.parts, points + step) for step in ring], axis=0)
     return points[~enclosed]
 
 
-def _inside(asset: Asset, points: np.ndarray) -> np.ndarray:
-    hit = [
-        np.all(np.abs(points - np.asarray(b.center)) <= np.asarray(b.half), -1) for b in asset.boxes
-    ]
-    return np.any(hit, axis=0)
+def _edge_points(part: Part, spacing: float, inset: float) -> np.ndarray:
+    """Points along the edges of a part, moved inwards by ``inset``, m."""
+    corners = part.corners
+    points = []
+    for a, b in zip(corners, np.roll(corners, -1, axis=0), strict=True):
+        length = np.linalg.norm(b - a)
+        along = (b - a) / length
+        inwards = inset * np.array([-along[1], along[0]])
+        if tuple(along) < (0.0, 0.0):  # count from the same end whichever way round
+            a, along = b, -along
+        at = inset + np.arange(0.0, length - 2 * inset, spacing)
+        points.append(a + at[:, None] * along + inwards)
+    return np.concatenate(points)
 
 
 def _spread(candidates: np.ndarray, count: int) -> np.ndarray:
