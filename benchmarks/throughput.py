@@ -1,19 +1,30 @@
-"""Throughput: physics steps and control steps per second, by dynamics and batch size.
+"""Throughput: physics and control steps per second, and the ceiling of this machine.
 
-Every environment is in a random push against the object (``parity.sample_pushes``),
-so contact is active, and goes back and forth between two targets. The ceiling is
-C MuJoCo stepping the ``contact`` scene on all cores through ``mujoco.rollout``.
-Control steps are those of the dynamics alone: no observation, reward or reset.
+Three things are timed, each by dynamics, batch size and substeps:
 
-    python -m benchmarks.throughput --out benchmarks/results/throughput.json
+- ``dynamics``: alone. Every environment pushes its object back and forth
+  (``pushes.sample_pushes``), so contact is active.
+- ``environment``: observation, reward and honest resets (``TrainingEnv``), with uniformly
+  random actions; ``environment, no resets`` leaves the reserves out.
+- ``training``: a PPO update as ``p2r train`` runs it.
+
+The ceiling is C MuJoCo stepping the ``contact`` scene on all cores
+(``mujoco.rollout``) in the same run; ratios are to its best batch, per physics step and per
+control step (a second of the task's time). On a GPU the batches go up to 65536 and
+``contact mjx`` runs with MuJoCo Warp too; without one these rows are listed as not measured.
+``--peers`` adds environments of Playground and Brax, without resets.
+
+    python -m benchmarks.throughput --peers
 """
 
+import gc
 import json
 import os
 import time
-from collections.abc import Callable
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
+from importlib.metadata import version
 from pathlib import Path
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
@@ -21,19 +32,56 @@ import mujoco
 import numpy as np
 import tyro
 from mujoco import rollout
+from tqdm import tqdm
 
-from benchmarks.parity import Settings as ParitySettings
-from benchmarks.parity import provenance, sample_pushes
-from p2r_jax.sim.asset import Asset, load_asset
-from p2r_jax.sim.contact import ContactConfig, ContactDynamics, driven_scene
+from benchmarks.pushes import sample_pushes
+from benchmarks.throughput_peers import Peer, peers, start_peer
+from benchmarks.throughput_plot import CEILING, plot
+from benchmarks.timing import (
+    Program,
+    advancing,
+    peak_memory_mb,
+    random_actions,
+    rate,
+    repeated,
+)
+from p2r_jax.compat import import_mjx_quietly
+from p2r_jax.files import provenance, write_json
+from p2r_jax.policy.ppo import PPO, PPOConfig
+from p2r_jax.sim.contact import driven_scene
 from p2r_jax.sim.mjcf import write_physics
-from p2r_jax.sim.planar import PlanarConfig, PlanarDynamics
-from p2r_jax.sim.planar_mjx import PlanarMjxConfig, PlanarMjxDynamics
+from p2r_jax.sim.push import PushEnv, make_dynamics
 from p2r_jax.sim.support import support_points
-from p2r_jax.types import PhysicsParams, PlanarPose
+from p2r_jax.sim.training_env import TrainingEnv
+from p2r_jax.tasks import Task, load_task
+from p2r_jax.types import PlanarPose
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 FRICTION = 0.25
+NO_RESETS = "environment, no resets"
+Work = Literal["dynamics", "environment", "environment, no resets", "training"]
+
+
+@dataclass(frozen=True)
+class Case:
+    """One row of the table.
+
+    Attributes:
+      work: what is timed, see the module.
+      dynamics: ``planar``, ``planar ellipsoid``, ``planar_mjx``, ``contact`` (its fused
+        solver) or ``contact mjx``.
+      batch: environments in parallel.
+      substeps: physics steps per action; 0 takes the task's.
+      actions: per environment in a timed call; training has its own.
+      impl: MJX backend, of ``contact mjx``.
+    """
+
+    work: Work
+    dynamics: str
+    batch: int
+    substeps: int = 0
+    actions: int = 1
+    impl: Literal["jax", "warp"] = "jax"
 
 
 @dataclass(frozen=True)
@@ -41,168 +89,264 @@ class Settings:
     """Settings of the throughput benchmark.
 
     Attributes:
-      out: JSON file.
-      asset: shipped asset name or folder.
-      support, points: kind and number of support points.
-      batches: environments in parallel.
-      actions: actions per timed call.
-      repeats: timed calls; the median counts.
-      action_m, dt_s: length and duration of an action.
-      pusher_radius_m: radius of the pusher.
-      planar, planar_mjx, contact: the dynamics as trained with.
+      out: JSON file; the plot goes next to it.
+      task: registered task that gives object, action and numerical settings.
+      batches: environments in parallel, ``planar``.
+      slow_batches: likewise ``planar_mjx``, ``contact`` and C MuJoCo.
+      env_batches: likewise of the full environment.
+      substeps: per action, besides the task's own, ``planar`` at ``middle`` environments.
+      slow_substeps: likewise ``contact`` at the first of ``slow_batches``.
+      middle: environments of the sweeps over substeps and of the peers.
+      gpu_batches: all of these on a GPU.
+      repeats: timed samples; the median counts.
       threads: CPU threads of C MuJoCo; 0 takes every core.
+      matmul_precision: of float32 matrix products, set before anything is compiled.
+      peers: measure other projects' environments beside ours.
+      parity: errors by substeps, for the third panel of the plot; left out if absent.
     """
 
     out: Path = Path("benchmarks/results/throughput.json")
-    asset: str = "tblock"
-    support: str = "patch"
-    points: int = 12
-    batches: tuple[int, ...] = (1024, 4096)
-    actions: int = 4
+    task: str = "push_tblock"
+    batches: tuple[int, ...] = (64, 256, 1024, 4096, 16384)
+    slow_batches: tuple[int, ...] = (256, 1024)
+    env_batches: tuple[int, ...] = (256, 1024, 2048, 8192)
+    substeps: tuple[int, ...] = (5, 20, 50, 100)
+    slow_substeps: tuple[int, ...] = (50, 200)
+    middle: int = 1024
+    gpu_batches: tuple[int, ...] = (1024, 4096, 16384, 65536)
     repeats: int = 5
-    action_m: float = 0.03
-    dt_s: float = 1.0
-    pusher_radius_m: float = 0.0125
-    planar: PlanarConfig = field(default_factory=PlanarConfig)
-    planar_mjx: PlanarMjxConfig = field(default_factory=PlanarMjxConfig)
-    contact: ContactConfig = field(default_factory=ContactConfig)
     threads: int = 0
+    matmul_precision: Literal["highest", "high", "default"] = "highest"
+    peers: bool = False
+    parity: Path = Path("benchmarks/results/parity.json")
 
 
-def pushes_for(asset: Asset, batch: int, settings: Settings):
-    """Random pushes of a batch; float32."""
-    pushes = sample_pushes(
-        asset, ParitySettings(pushes=batch, pusher_radius_m=settings.pusher_radius_m)
-    )
-    return jax.tree.map(jnp.float32, pushes)
+def cpu_cases(settings: Settings) -> list[Case]:
+    """Rows of the table on a CPU."""
+    slow, training = settings.slow_batches, PPOConfig().num_envs
+    return [
+        *(Case("dynamics", "planar", b, actions=8) for b in settings.batches),
+        *(
+            Case("dynamics", name, settings.middle, n, actions=8)
+            for name in ("planar", "planar ellipsoid")
+            for n in settings.substeps
+        ),
+        *(Case("dynamics", "planar_mjx", b) for b in slow),
+        *(Case("dynamics", "contact", b) for b in slow),
+        Case("dynamics", "contact mjx", slow[-1]),
+        *(Case("dynamics", "contact", slow[0], n) for n in settings.slow_substeps),
+        *(Case("environment", "planar", b, actions=25) for b in settings.env_batches),
+        Case(NO_RESETS, "planar", training, actions=25),
+        *(Case("environment", "planar", training, n, actions=25) for n in settings.substeps[:2]),
+        Case("environment", "contact", slow[0]),
+        Case("training", "planar", training),
+    ]
 
 
-def median_rate(call: Callable[[], object], steps: int, repeats: int) -> dict:
-    """Steps per second of a blocking call: median and extremes of the repeats."""
-    rates = []
-    for _ in range(repeats):
-        start = time.perf_counter()
-        call()
-        rates.append(steps / (time.perf_counter() - start))
-    return {"median": float(np.median(rates)), "min": min(rates), "max": max(rates)}
+def gpu_cases(settings: Settings) -> list[Case]:
+    """Rows of the table on a GPU."""
+    batches = settings.gpu_batches
+    return [
+        *(Case("dynamics", "planar", b, actions=8) for b in batches),
+        *(Case("dynamics", "planar_mjx", b) for b in batches),
+        *(Case("dynamics", "contact", b) for b in batches),
+        *(
+            Case("dynamics", "contact mjx", b, impl=impl)
+            for impl in ("jax", "warp")
+            for b in batches
+        ),
+        *(Case("environment", "planar", b, actions=25) for b in batches),
+        Case(NO_RESETS, "planar", batches[-1], actions=25),
+        *(Case("training", "planar", b) for b in batches),
+    ]
 
 
-def measure_jax(name: str, dynamics, asset: Asset, batch: int, settings: Settings) -> dict:
-    """Compile seconds and rates of one dynamics at one batch size."""
-    pushes = pushes_for(asset, batch, settings)
-    support = jnp.float32(support_points(asset, settings.support, settings.points))
+def task_of(case: Case, settings: Settings) -> Task:
+    """The task with the case's dynamics and substeps."""
+    task, name = load_task(settings.task), case.dynamics
+    if name == "planar ellipsoid":
+        task = replace(task, planar=replace(task.planar, table_friction="ellipsoid"))
+    if name == "contact mjx":
+        task = replace(task, contact=replace(task.contact, solver="mjx", impl=case.impl))
+    task = replace(task, dynamics=name.split()[0])
+    if case.substeps:
+        numbers = replace(getattr(task, task.dynamics), substeps=case.substeps)
+        task = replace(task, **{task.dynamics: numbers})
+    return task
 
-    def physics_of(weight):
-        mass_properties = (jnp.float32(v) for v in asset.with_weight(weight))
-        return PhysicsParams(*mass_properties, FRICTION, FRICTION, support)
 
-    physics = jax.vmap(physics_of)(pushes.weight_x)
+def dynamics_alone(task: Task, case: Case) -> Program:
+    """Pushes back and forth."""
+    dynamics, pushes = make_dynamics(task), sample_pushes(task, case.batch)
+    points = support_points(task.object, task.physics.support, task.physics.support_count)
+    physics, pushes = pushes.physics(points), jax.tree.map(jnp.float32, pushes)
     cache = jax.jit(jax.vmap(dynamics.derive))(physics)
     poses = PlanarPose(jnp.zeros_like(pushes.ee_xy), pushes.yaw)
-    state = jax.vmap(dynamics.init)(poses, pushes.ee_xy)
-    ahead = pushes.ee_xy + settings.action_m * pushes.direction
+    state = jax.jit(jax.vmap(dynamics.init))(poses, pushes.ee_xy)
+    ahead = pushes.ee_xy + task.action_scale_m * pushes.direction
 
-    @jax.jit
     def act(physics, cache, state):
         def one(state, index):
             target = jnp.where(index % 2 == 0, ahead, pushes.ee_xy)
             return jax.vmap(dynamics.advance)(physics, cache, state, target), None
 
-        return jax.lax.scan(one, state, jnp.arange(settings.actions))[0]
+        return jax.lax.scan(one, state, jnp.arange(case.actions))[0]
 
-    start = time.perf_counter()
-    compiled = act.lower(physics, cache, state).compile()
-    compile_s = time.perf_counter() - start
-    jax.block_until_ready(compiled(physics, cache, state))
-    control = median_rate(
-        lambda: jax.block_until_ready(compiled(physics, cache, state)),
-        batch * settings.actions, settings.repeats,
-    )  # fmt: skip
-    substeps = dynamics.config.substeps
-    return {
-        "dynamics": name,
-        "batch": batch,
-        "substeps": substeps,
-        "compile_s": compile_s,
-        "control_steps_per_s": control,
-        "physics_steps_per_s": {k: v * substeps for k, v in control.items()},
-    }
+    return repeated(act, physics, cache, state)
 
 
-def measure_c(asset: Asset, batch: int, settings: Settings) -> dict:
-    """Rates of C MuJoCo on the contact scene, same step size, the first action."""
-    config, pushes = settings.contact, pushes_for(asset, batch, settings)
+def environment(task: Task, case: Case) -> Program:
+    """Random actions in the full environment, with honest resets or with none."""
+    bare = PushEnv(task)
+    env = TrainingEnv(bare, task.episode_length)
+    keys = jax.random.split(jax.random.key(0), case.batch)
+    if case.work == "environment":
+        return random_actions(env.step, jax.jit(env.reset)(keys), 2, case.actions, env.refill)
+    state = jax.jit(jax.vmap(bare.reset))(keys)
+    return random_actions(jax.vmap(bare.step), state, 2, case.actions)
+
+
+def training(task: Task, case: Case) -> Program:
+    """PPO updates of the default configuration, but for the number of environments."""
+    config = replace(PPOConfig(), num_envs=case.batch)
+    ppo = PPO(TrainingEnv(PushEnv(task), task.episode_length), config)
+    state = jax.jit(ppo.init)(jax.random.key(0))
+    return advancing(lambda s: ppo.update_and_record(s)[0], state)
+
+
+PROGRAMS = {
+    "dynamics": dynamics_alone,
+    "environment": environment,
+    NO_RESETS: environment,
+    "training": training,
+}
+
+
+def measure(case: Case, settings: Settings) -> dict:
+    """One row: compile seconds, memory and rates."""
+    task = task_of(case, settings)
+    substeps = getattr(task, task.dynamics).substeps
+    actions = PPOConfig().unroll_length if case.work == "training" else case.actions
+    program = PROGRAMS[case.work](task, case)
+    control = rate(program.call, case.batch * actions, settings.repeats)
+    return _row(asdict(case) | {"substeps": substeps, "actions": actions}, program, control)
+
+
+def _row(what: dict, program: Program | None, control: dict) -> dict:
+    costs = {"compile_s": 0.0, "memory_mb": 0.0}
+    if program:
+        costs = {"compile_s": program.compile_s, "memory_mb": program.memory_mb}
+    physics = {k: control[k] * what["substeps"] for k in ("median", "min", "max")}
+    return what | costs | {"control_steps_per_s": control, "physics_steps_per_s": physics}
+
+
+def measure_c(batch: int, settings: Settings) -> dict:
+    """C MuJoCo on the contact scene with the step of ``contact``: the first action, all cores."""
+    task = load_task(settings.task)
+    config, pushes = task.contact, sample_pushes(task, batch)
     threads = settings.threads or len(os.sched_getaffinity(0))
-    support = support_points(asset, settings.support, settings.points)
-    model = driven_scene(
-        asset, support, settings.pusher_radius_m, config.scene(settings.dt_s),
-        config.pusher_armature,
-    )  # fmt: skip
-    write_physics(model, *asset.with_weight(0.0), FRICTION, FRICTION)
+    points = support_points(task.object, task.physics.support, task.physics.support_count)
+    scene = config.scene(task.control_period_s)
+    model = driven_scene(task.object, points, task.pusher_radius_m, scene, config.pusher_armature)
+    write_physics(model, *task.object.with_weight(0.0), FRICTION, FRICTION)
     workers = [mujoco.MjData(model) for _ in range(threads)]
     start = np.zeros((batch, 1 + model.nq + model.nv))
     half = np.asarray(pushes.yaw) / 2
-    start[:, 3], start[:, 4], start[:, 7] = asset.height_m / 2, np.cos(half), np.sin(half)
+    start[:, 3], start[:, 4], start[:, 7] = task.object.height_m / 2, np.cos(half), np.sin(half)
     start[:, 8:10] = pushes.ee_xy
-    start[:, 16:18] = pushes.direction * settings.action_m / settings.dt_s
+    start[:, 16:18] = pushes.direction * task.action_scale_m / task.control_period_s
     with rollout.Rollout(nthread=threads) as pool:
-
-        def act():
-            pool.rollout(model, workers, start, nstep=config.substeps)
-
-        act()
-        physics = median_rate(act, batch * config.substeps, settings.repeats)
-    return {
-        "dynamics": "C MuJoCo (contact scene)",
-        "batch": batch,
-        "substeps": config.substeps,
-        "threads": threads,
-        "compile_s": 0.0,
-        "control_steps_per_s": {k: v / config.substeps for k, v in physics.items()},
-        "physics_steps_per_s": physics,
-    }
+        control = rate(
+            lambda: pool.rollout(model, workers, start, nstep=config.substeps),
+            batch, settings.repeats,
+        )  # fmt: skip
+    what = {"work": "dynamics", "dynamics": CEILING, "impl": "C", "batch": batch, "actions": 1}
+    return _row(what | {"substeps": config.substeps, "threads": threads}, None, control)
 
 
-def table(rows: list[dict]) -> str:
-    """Markdown table of the medians."""
-    lines = [
-        "| dynamics | batch | substeps | compile s | physics steps/s | control steps/s |",
-        "|---|---|---|---|---|---|",
+def measure_peer(peer: Peer, settings: Settings) -> dict:
+    """Another project's environment under random actions, without resets."""
+    batch = settings.middle
+    program = start_peer(peer, batch)
+    control = rate(program.call, batch * peer.actions, settings.repeats)
+    case = Case(NO_RESETS, peer.name, batch, peer.substeps, peer.actions)
+    return _row(asdict(case), program, control)
+
+
+def measure_all(settings: Settings) -> tuple[list[dict], list[dict]]:
+    """Rows, and what was not measured with the reason; Ctrl-C leaves the rest unmeasured."""
+    gpu = jax.default_backend() == "gpu"
+    rows = [measure_c(batch, settings) for batch in settings.slow_batches]
+    skipped = [] if gpu else [asdict(c) | {"reason": "no GPU"} for c in gpu_cases(settings)]
+    cases = gpu_cases(settings) if gpu else cpu_cases(settings)
+    for done, case in enumerate(tqdm(cases, desc="throughput")):
+        try:
+            rows.append(measure(case, settings))
+        except KeyboardInterrupt:
+            skipped += [asdict(c) | {"reason": "interrupted"} for c in cases[done:]]
+            break
+        except Exception as error:  # a row that fails must not cost the others
+            reason = f"{type(error).__name__}: {error}".splitlines()[0][:200]
+            skipped.append(asdict(case) | {"reason": reason})
+        gc.collect()
+    return rows, skipped
+
+
+def with_ratios(rows: list[dict]) -> list[dict]:
+    """Rows with their rates relative to the best of C MuJoCo."""
+    kinds = ("physics", "control")
+    ceiling = [r for r in rows if r["dynamics"] == CEILING]
+    best = {k: max(r[f"{k}_steps_per_s"]["median"] for r in ceiling) for k in kinds}
+    return [
+        r | {f"{k}_ratio": r[f"{k}_steps_per_s"]["median"] / best[k] for k in kinds} for r in rows
     ]
-    for row in rows:
-        physics, control = (row[f"{k}_steps_per_s"]["median"] for k in ("physics", "control"))
-        lines.append(
-            f"| {row['dynamics']} | {row['batch']} | {row['substeps']} "
-            f"| {row['compile_s']:.1f} | {physics:,.0f} | {control:,.0f} |"
-        )
-    return "\n".join(lines)
+
+
+def table(rows: list[dict], skipped: list[dict]) -> str:
+    """Markdown table of the medians; what was not measured stands below."""
+    head = (
+        "what", "dynamics", "impl", "batch", "substeps", "compile s", "memory MB",
+        "physics steps/s", "control steps/s", "physics / C", "control / C",
+    )  # fmt: skip
+    lines = [head, ("---",) * len(head)]
+    for r in rows:
+        lines.append((
+            r["work"], r["dynamics"], r["impl"], f"{r['batch']}", f"{r['substeps']}",
+            f"{r['compile_s']:.1f}", f"{r['memory_mb']:.0f}",
+            *(f"{r[f'{k}_steps_per_s']['median']:,.0f}" for k in ("physics", "control")),
+            *(f"{r[f'{k}_ratio']:.2f}" for k in ("physics", "control")),
+        ))  # fmt: skip
+    for r in skipped:
+        cells = r["work"], r["dynamics"], r["impl"], f"{r['batch']}", "", "", ""
+        lines.append((*cells, f"not measured: {r['reason']}", "", "", ""))
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 def main(settings: Settings) -> None:
-    """Measure, print the table, write JSON."""
+    """Measure, print the table, write JSON and plot."""
+    jax.config.update("jax_default_matmul_precision", settings.matmul_precision)
+    jax.config.update("jax_enable_compilation_cache", False)  # compile seconds are of compiling
+    import_mjx_quietly()
+    others, started = peers() if settings.peers else [], time.perf_counter()
     record = {"schema": SCHEMA_VERSION, "kind": "throughput", "provenance": provenance()}
-    asset = load_asset(settings.asset)
-    arguments = (asset, settings.pusher_radius_m, settings.dt_s)
-    dynamics = {
-        "planar": PlanarDynamics(*arguments, settings.planar),
-        "planar_mjx": PlanarMjxDynamics(*arguments, settings.planar_mjx),
-        "contact": ContactDynamics(
-            *arguments, replace(settings.contact, support_count=settings.points)
-        ),
+    packages = ("brax", "playground") if others else ("brax",)
+    record["provenance"]["versions"] |= {p: version(p) for p in packages}
+    rows, skipped = measure_all(settings)
+    rows += [measure_peer(p, settings) for p in tqdm(others, desc="peers", disable=not others)]
+    rows = with_ratios(rows)
+    print(table(rows, skipped))
+    record |= {
+        "settings": asdict(settings) | {"out": settings.out.name, "parity": str(settings.parity)},
+        "seconds": time.perf_counter() - started,
+        "peak_memory_mb": peak_memory_mb(),
+        "rows": rows,
+        "not_measured": skipped,
     }
-    rows = []
-    for batch in settings.batches:
-        for name, scene in dynamics.items():
-            rows.append(measure_jax(name, scene, asset, batch, settings))
-            print(table(rows[-1:]).splitlines()[-1], flush=True)
-        rows.append(measure_c(asset, batch, settings))
-    print(table(rows))
-    chosen = {**asdict(settings), "out": settings.out.name}
     settings.out.parent.mkdir(parents=True, exist_ok=True)
-    settings.out.write_text(
-        json.dumps({**record, "settings": chosen, "rows": rows}, indent=1) + "\n"
-    )
-    print(f"written: {settings.out}")
+    write_json(settings.out, record)
+    errors = json.loads(settings.parity.read_text()) if settings.parity.is_file() else None
+    plot(record, errors, settings.out.with_suffix(".png"))
+    print(f"written: {settings.out} and {settings.out.with_suffix('.png')}")
 
 
 if __name__ == "__main__":

@@ -61,7 +61,7 @@ def main(config: FactorConfig) -> None:
         harder = {name: getattr(REALITY_TEST, name) for name in fields}
         world = replace(REALITY_DEV, name=f"reality-dev with {factor}", **harder)
         for name in config.methods:
-            trials = draw_trials(task, place.weight_x_m, config.trials, config.seed)
+            trials = draw_trials(task, place.mass_properties(task.object), config.trials, config.seed)
             record = run_cell(name, Reality(world, task, trials), checkpoints, task, prior)
             summary = summarize(record, task)
             rows.append({"factor": factor, "method": name, **summary})

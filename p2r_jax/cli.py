@@ -78,13 +78,31 @@ def demo(args: Sequence[str]) -> None:
 
 
 def play(args: Sequence[str]) -> None:
-    """Video of one episode: a checkpoint, or zero / random actions."""
+    """Video of one episode: a checkpoint, zero or random actions, or a dump (--dump FILE)."""
     import tyro
 
     from p2r_jax.evaluation.play import PlayConfig
     from p2r_jax.evaluation.play import play as run
 
     run(tyro.cli(PlayConfig, args=args, prog="p2r play"))
+
+
+def replay(args: Sequence[str]) -> None:
+    """Replay a log of real pushes: p2r replay LOG --out DIR [--asset A] [--fit]."""
+    import tyro
+
+    from p2r_jax.evaluation.replay import ReplayConfig, replay_command
+
+    replay_command(tyro.cli(ReplayConfig, args=args, prog="p2r replay"))
+
+
+def prior(args: Sequence[str]) -> None:
+    """What pictures of an object say about theta: p2r prior IMAGES... --out prior.json."""
+    import tyro
+
+    from p2r_jax.prior.command import PriorConfig, make_prior
+
+    make_prior(tyro.cli(PriorConfig, args=args, prog="p2r prior"))
 
 
 COMMANDS: dict[str, Callable[[Sequence[str]], None]] = {
@@ -94,6 +112,8 @@ COMMANDS: dict[str, Callable[[Sequence[str]], None]] = {
     "evaluate": evaluate,
     "demo": demo,
     "play": play,
+    "replay": replay,
+    "prior": prior,
 }
 
 
@@ -145,7 +165,14 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise UsageError(f"no command {argv[0]!r}{_suggest(argv[0], tuple(COMMANDS))}")
         _prepare_jax()
         COMMANDS[argv[0]](argv[1:])
-    except (UsageError, FileNotFoundError, FileExistsError, ValueError, KeyError) as error:
+    except (
+        UsageError,
+        FileNotFoundError,
+        FileExistsError,
+        ValueError,
+        KeyError,
+        ImportError,
+    ) as error:
         message = error.args[0] if isinstance(error, KeyError) else error
         print(f"p2r: {message}", file=sys.stderr)
         return 2

@@ -6,7 +6,7 @@ nothing is decided by inheritance or at import.
 
 import difflib
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Literal
 
@@ -41,17 +41,31 @@ class ThetaSpec:
 class PhysicsRanges:
     """Uniform ranges drawn anew at every reset.
 
+    The centre of mass varies in one of two ways: with a movable weight, or drawn
+    itself (the mass distribution then moves as a whole: the inertia about the centre
+    of mass stays).
+
     Attributes:
-      weight_x_m: position of the movable weight, object frame.
+      weight_x_m: position of the movable weight, object frame; None without one.
+      com_m: ranges of the centre of mass along the object's x and y; None with a weight.
+      mass_scale: factor on the asset's mass and inertia.
       friction: effective (product) coefficient, shared by table and pusher.
       support: kind of support points, see ``sim.support``.
       support_count: number of support points.
     """
 
-    weight_x_m: tuple[float, float] = (-0.13, 0.13)
+    weight_x_m: tuple[float, float] | None = (-0.13, 0.13)
+    com_m: tuple[tuple[float, float], tuple[float, float]] | None = None
+    mass_scale: tuple[float, float] = (1.0, 1.0)
     friction: tuple[float, float] = (0.15, 0.35)
-    support: Literal["patch", "rim", "feet"] = "patch"
+    support: Literal["patch", "rim", "corners", "feet"] = "patch"
     support_count: int = 12
+
+    def __post_init__(self):
+        if (self.weight_x_m is None) == (self.com_m is None):
+            raise ValueError("physics: give either weight_x_m or com_m, the other is None")
+        if self.mass_scale[0] <= 0:
+            raise ValueError(f"physics: mass_scale is {self.mass_scale}; it must be positive")
 
 
 @dataclass(frozen=True)
@@ -91,13 +105,20 @@ class Curriculum:
 
 @dataclass(frozen=True)
 class RewardWeights:
-    """Weights of the named reward terms (``sim.push.REWARDS``)."""
+    """Weights of the named reward terms (``sim.push.REWARDS``), and their settings.
+
+    Attributes:
+      progress, near, success, stray, action_rate: weights.
+      free_reach_m: distance between pusher and object's origin up to which ``stray``
+        costs nothing.
+    """
 
     progress: float = 1.0
     near: float = 0.5
     success: float = 0.5
-    reach: float = -0.2
+    stray: float = -0.2
     action_rate: float = -0.005
+    free_reach_m: float = 0.12
 
 
 @dataclass(frozen=True)
@@ -108,12 +129,14 @@ class Success:
       position_m, yaw_rad: strict criterion (training reward and strict tables).
       hardware_yaw_rad: the paper's hardware criterion, with the same position.
       rest_speed: m/s; "at rest" in the strict evaluation criterion.
+      hold_s: how long before the end of a trial the criteria must have held.
     """
 
     position_m: float = 0.03
     yaw_rad: float = float(np.deg2rad(10))
     hardware_yaw_rad: float = float(np.deg2rad(20))
     rest_speed: float = 0.01
+    hold_s: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -208,3 +231,34 @@ def push_tblock() -> Task:
         "com_object_x", "m", low, high, mean=(low + high) / 2, std=(high - low) / 12**0.5
     )
     return Task(name="push_tblock", asset="tblock", theta=(com,))
+
+
+@register
+def push_hammer() -> Task:
+    """The paper's hammer: 5 cm actions at 10 Hz (up to 50 cm/s), CoM anywhere along it.
+
+    Ours: the outline (``sim.asset.hammer``), the curriculum's circle and the free
+    reach, which follow its length.
+    """
+    base = push_tblock()
+    low, high = -0.13, 0.13
+    com = ThetaSpec("com_object_x", "m", low, high, mean=0.0, std=(high - low) / 12**0.5)
+    return replace(
+        base,
+        name="push_hammer",
+        asset="hammer",
+        theta=(com,),
+        control_period_s=0.1,
+        action_scale_m=0.05,
+        layout=replace(base.layout, goal_yaw_rad=float(np.pi / 4)),
+        physics=PhysicsRanges(
+            weight_x_m=None,
+            com_m=((low, high), (0.0, 0.0)),
+            mass_scale=(0.8, 1.2),
+            friction=(0.5, 1.2),
+            support="corners",  # the cells of a patch lie in a row along the handle: it would roll
+        ),
+        curriculum=replace(base.curriculum, ee_radius_m=0.20),
+        reward=replace(base.reward, free_reach_m=0.18),
+        success=replace(base.success, hold_s=2.0),
+    )

@@ -10,7 +10,7 @@ import pytest
 from p2r_jax.sim.observation import FEATURES
 from p2r_jax.sim.push import PushEnv
 from p2r_jax.sim.training_env import TrainingEnv
-from p2r_jax.tasks import load_task, register, task_names
+from p2r_jax.tasks import PhysicsRanges, load_task, register, task_names
 from p2r_jax.types import PlanarPose
 
 # float32 sums in another order, over ten actions
@@ -41,6 +41,11 @@ def short():
     return JitEnv(replace(task, episode_length=6, planar=replace(task.planar, substeps=2)))
 
 
+def masses(weight_x):
+    """Mass properties of the T-block with its weight somewhere."""
+    return load_task("push_tblock").object.with_weight(weight_x)
+
+
 def seeds(count, seed=0):
     return jax.random.split(jax.random.key(seed), count)
 
@@ -64,7 +69,7 @@ def test_other_dynamics_run_the_same_task(dynamics, task):
            "contact": replace(task.contact, substeps=100)}  # fmt: skip
     jitted = JitEnv(replace(task, dynamics=dynamics, **{dynamics: few[dynamics]}), training=False)
     pose, ee = PlanarPose(jnp.array([0.3, 0.1]), jnp.array(0.0)), jnp.array([0.3, 0.16])
-    physics = jitted.env.physics_for(0.0, 0.25)
+    physics = jitted.env.physics_for(masses(0.0), 0.25)
     state = jitted.reset_to(physics, pose, ee, physics.com[:1])
     for _ in range(2):
         state = jitted.step(state, jnp.array([0.0, -1.0]))
@@ -108,8 +113,8 @@ def test_theta_spans_the_papers_range_and_moves_inertia(real, task):
 def test_actor_sees_nothing_that_hardware_cannot_measure(real):
     pose, ee = PlanarPose(jnp.array([0.3, 0.1]), jnp.array(0.5)), jnp.array([0.3, 0.0])
     theta = jnp.array([0.01])
-    a = real.reset_to(real.env.physics_for(0.1, 0.2), pose, ee, theta).obs
-    b = real.reset_to(real.env.physics_for(-0.1, 0.3), pose, ee, theta).obs
+    a = real.reset_to(real.env.physics_for(masses(0.1), 0.2), pose, ee, theta).obs
+    b = real.reset_to(real.env.physics_for(masses(-0.1), 0.3), pose, ee, theta).obs
     np.testing.assert_array_equal(a["state"], b["state"])
     assert not np.allclose(a["privileged_state"], b["privileged_state"])
     assert a["state"].shape == (len(FEATURES) + 1,)
@@ -117,7 +122,7 @@ def test_actor_sees_nothing_that_hardware_cannot_measure(real):
 
 def test_constant_theta_input_hides_theta(task):
     env = PushEnv(replace(task, theta_input="constant"))
-    physics = env.physics_for(0.1, 0.2)
+    physics = env.physics_for(masses(0.1), 0.2)
     shown = env.draw_theta_input(jax.random.key(0), physics)
     np.testing.assert_array_equal(env.scale_theta(shown), 0.0)
     assert physics.com[0] != shown[0]
@@ -125,7 +130,7 @@ def test_constant_theta_input_hides_theta(task):
 
 def test_noisy_theta_has_the_stated_spread(task):
     env = PushEnv(replace(task, theta_input="noisy", theta_noise_m=0.015))
-    physics = env.physics_for(0.1, 0.2)
+    physics = env.physics_for(masses(0.1), 0.2)
     shown = jax.jit(jax.vmap(lambda k: env.draw_theta_input(k, physics)))(seeds(4000))
     error = np.asarray(shown[:, 0] - physics.com[0])
     assert error.std() == pytest.approx(0.015, rel=0.05)
@@ -146,7 +151,7 @@ def test_time_limit_truncates_and_leaving_the_table_terminates(short):
         state = short.step(state, jnp.zeros(2))
     assert (state.done, state.info["truncation"], state.info["terminated"]) == (1, 1, 0)
     away = PlanarPose(jnp.array([0.9, 0.2]), jnp.array(0.0))
-    physics = short.env.physics_for(0.0, 0.2)
+    physics = short.env.physics_for(masses(0.0), 0.2)
     lost = short.reset_to(physics, away, jnp.array([0.3, 0.0]), jnp.zeros(1))
     lost = short.step(lost, jnp.zeros(2))
     assert (lost.done, lost.info["truncation"], lost.info["terminated"]) == (1, 0, 1)
@@ -251,3 +256,25 @@ def test_real_start_is_the_papers(real):
     np.testing.assert_allclose(inner.pose.xy, np.tile([0.30, 0.20], (2000, 1)), atol=1e-6)
     np.testing.assert_allclose(inner.ee_xy, np.tile([0.30, 0.0], (2000, 1)), atol=1e-6)
     assert np.ptp(inner.pose.yaw) > 6.0
+
+
+def test_hammer_draws_its_centre_of_mass_and_mass_in_the_papers_ranges():
+    env = PushEnv(load_task("push_hammer"))
+    physics = jax.jit(jax.vmap(env.draw_physics))(seeds(2000))
+    x, mass = np.asarray(physics.com[:, 0]), np.asarray(physics.mass)
+    assert x.min() == pytest.approx(-0.13, abs=1e-3)
+    assert x.max() == pytest.approx(0.13, abs=1e-3)
+    assert mass.min() == pytest.approx(0.62 * 0.8, rel=2e-3)
+    assert mass.max() == pytest.approx(0.62 * 1.2, rel=2e-3)
+    np.testing.assert_array_equal(physics.com[:, 1], 0.0)
+    # the distribution moves as a whole: its own inertia follows the mass alone
+    scale = mass / 0.62
+    inertia = np.asarray(env.task.object.inertia)[2, 2] * scale
+    np.testing.assert_allclose(physics.inertia[:, 2, 2], inertia, rtol=1e-5)
+
+
+def test_physics_ranges_take_a_weight_or_a_centre_of_mass_not_both():
+    with pytest.raises(ValueError, match="either weight_x_m or com_m"):
+        PhysicsRanges(com_m=((-0.1, 0.1), (0.0, 0.0)))
+    with pytest.raises(ValueError, match="mass_scale"):
+        PhysicsRanges(mass_scale=(0.0, 1.0))

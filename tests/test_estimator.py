@@ -111,7 +111,7 @@ def test_window_holds_no_theta(tiny):
     pose, ee = PlanarPose(jnp.array([0.3, 0.2]), jnp.array(0.5)), jnp.array([0.3, 0.0])
     windows = []
     for weight in (-0.13, 0.13):
-        physics = env.physics_for(weight, 0.25)
+        physics = env.physics_for(env.task.object.with_weight(weight), 0.25)
         state = env.reset_to(physics, pose, ee, physics.com[:1])
         inner = state.pipeline_state
         features = policy_features(env.measure(inner), inner.goal, inner.last_action)

@@ -79,7 +79,7 @@ def registered(monkeypatch):
 
 
 def trials_of(count=2, weight=0.095, seed=0, task=TASK):
-    return draw_trials(task, weight, count, seed)
+    return draw_trials(task, task.object.with_weight(weight), count, seed)
 
 
 # statistics ------------------------------------------------------------------
@@ -456,7 +456,7 @@ def test_training_world_agrees_with_the_environment(checkpoints):
     env = PushEnv(task, training=False)
     step = jax.jit(env.step)
     for i in range(2):
-        physics = env.physics_for(trials.weight_x_m, float(trials.friction[i]))
+        physics = env.physics_for(trials.mass_properties, float(trials.friction[i]))
         start = PlanarPose(
             jnp.array(task.layout.start_xy), jnp.array(trials.yaw_rad[i], jnp.float32)
         )

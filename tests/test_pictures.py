@@ -12,7 +12,7 @@ from PIL import Image
 
 from p2r_jax.evaluation import figures, video
 from p2r_jax.evaluation.methods import METHODS
-from p2r_jax.sim.footprint import Box, Polygon
+from p2r_jax.sim.footprint import Box
 from p2r_jax.types import Gaussian
 
 GOAL = np.array([0.30, -0.20, 0.0])

@@ -6,11 +6,27 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from p2r_jax.prior.prior import Prior, heuristic_prior, load_prior, prior_names, save_prior
+from p2r_jax.deploy.loop import Memory, loop_step
+from p2r_jax.evaluation.methods import load_checkpoints, make_bundle
+from p2r_jax.prior.heuristic import load_fit
+from p2r_jax.prior.prior import (
+    Prior,
+    check_prior,
+    gaussian_for,
+    heuristic_prior,
+    load_prior,
+    prior_names,
+    save_prior,
+)
+from p2r_jax.prior.quantities import quantities_for
+from p2r_jax.prior.shape import shape_of_asset
 from p2r_jax.tasks import load_task
+from p2r_jax.types import Gaussian, Measurement, PlanarPose
 
 TASK = load_task("push_tblock")
-A_PRIOR = Prior(("com_object_x",), (0.03,), (0.02,), "m", "live", "a test")
+EDGES = ((-0.1, 0.1),)
+A_PRIOR = Prior(("com_object_x",), (0.03,), (0.02,), ("m",), "live", "a test", "tblock", EDGES)
+NO_TRUTH = np.zeros((1, 1))
 
 
 @pytest.mark.parametrize(
@@ -24,12 +40,25 @@ def test_published_summaries_are_in_metres_and_labelled(name, mean_cm, sigma_cm)
     assert "arXiv" in prior.source
 
 
-def test_heuristic_is_the_uniform_centroid_with_a_sigma_wider_than_training():
+def test_heuristic_lies_between_box_centre_and_uniform_centroid_with_the_fitted_sigma():
     prior = heuristic_prior(TASK.object, TASK)
-    np.testing.assert_allclose(prior.mean, [0.0317], atol=1e-4)  # papers.md 1.1: +3.17 cm
-    np.testing.assert_allclose(prior.sigma, [0.20 / 12**0.5])
-    assert prior.sigma[0] > TASK.theta_std[0]
+    fit = load_fit("mesh")
+    centroid = shape_of_asset(TASK.object).centroids[fit.centroid][0]
+    np.testing.assert_allclose(prior.mean, [fit.weight * centroid], atol=1e-9)
+    np.testing.assert_allclose(prior.sigma, [fit.sigma * 0.20], rtol=1e-6)
+    assert 0.0 < prior.mean[0] < 0.0343  # the block's own centre of mass
+    assert abs(prior.mean[0] - 0.0343) < 2 * prior.sigma[0]
     assert prior == load_prior("heuristic", TASK)
+
+
+def test_heuristic_knows_the_second_axis_but_no_mass():
+    across = replace(TASK.theta[0], name="com_object_y")
+    both = heuristic_prior(TASK.object, replace(TASK, theta=(*TASK.theta, across)))
+    assert both.theta == ("com_object_x", "com_object_y")
+    np.testing.assert_allclose(both.mean[1], 0.0, atol=1e-9)
+    np.testing.assert_allclose(both.sigma[1], both.sigma[0])  # the block is as wide as it is long
+    with pytest.raises(ValueError, match=r"no heuristic for theta \['mass'\]"):
+        heuristic_prior(TASK.object, replace(TASK, theta=(replace(across, name="mass"),)))
 
 
 def test_gaussian_has_the_square_of_sigma():
@@ -39,8 +68,9 @@ def test_gaussian_has_the_square_of_sigma():
 
 
 def test_saved_prior_is_loaded_unchanged(tmp_path):
-    save_prior(tmp_path / "p.json", A_PRIOR)
+    save_prior(tmp_path / "p.json", A_PRIOR, {"how": "a test"})
     assert load_prior(tmp_path / "p.json", TASK) == A_PRIOR
+    assert json.loads((tmp_path / "p.json").read_text())["made"] == {"how": "a test"}
 
 
 def test_unknown_name_lists_what_exists():
@@ -58,16 +88,16 @@ def test_sigma_must_be_positive(sigma):
 def test_mean_must_be_finite_and_complete():
     with pytest.raises(ValueError, match="finite"):
         replace(A_PRIOR, mean=(float("inf"),))
-    with pytest.raises(ValueError, match="2 means"):
+    with pytest.raises(ValueError, match="2 mean, 1 sigma"):
         replace(A_PRIOR, mean=(0.0, 0.1))
 
 
 def test_kind_must_be_known():
-    with pytest.raises(ValueError, match="paper-summary"):
+    with pytest.raises(ValueError, match=r"paper-summary.*synthetic"):
         replace(A_PRIOR, kind="recorded")
 
 
-def test_missing_field_wrong_unit_and_wrong_theta_are_refused(tmp_path):
+def test_missing_field_and_old_schema_are_refused(tmp_path):
     path = tmp_path / "p.json"
 
     def written(**changes):
@@ -78,14 +108,77 @@ def test_missing_field_wrong_unit_and_wrong_theta_are_refused(tmp_path):
 
     with pytest.raises(ValueError, match="lacks sigma"):
         load_prior(written(sigma=None), TASK)
-    with pytest.raises(ValueError, match=r"'cm'.* in m; convert"):
-        load_prior(written(unit="cm"), TASK)
-    with pytest.raises(ValueError, match="com_object_y"):
-        load_prior(written(theta=["com_object_y"]), TASK)
-    with pytest.raises(ValueError, match="schema"):
-        load_prior(written(schema=99), TASK)
+    with pytest.raises(ValueError, match="lacks object"):
+        load_prior(written(object=None), TASK)
+    with pytest.raises(ValueError, match="schema 1, this version reads 2"):
+        load_prior(written(schema=1), TASK)
+
+
+MISFITS = [
+    ({"theta": ("com_object_y",)}, r"com_object_y.*'push_tblock' has \('com_object_x',\)"),
+    ({"unit": ("cm",)}, "in cm, theta of 'push_tblock' in m; convert"),
+    ({"object": "hammer"}, "about object 'hammer', 'push_tblock' pushes 'tblock'"),
+    ({"ends": ((0.1, -0.1),)}, "axis of com_object_x from 0.1 to -0.1"),  # other direction
+    ({"ends": ((0.0, 0.2),)}, "another axis, size or origin"),  # origin at the bottom edge
+    ({"ends": ((-0.11, 0.11),)}, "another axis, size or origin"),  # a larger block
+]
+
+
+@pytest.mark.parametrize(("change", "message"), MISFITS)
+def test_prior_of_another_axis_unit_or_object_is_refused_from_disk_and_by_the_bundle(
+    tmp_path, change, message
+):
+    wrong = replace(A_PRIOR, **change)
+    save_prior(tmp_path / "p.json", wrong)
+    with pytest.raises(ValueError, match=message):
+        load_prior(tmp_path / "p.json", TASK)
+    with pytest.raises(ValueError, match=message):
+        make_bundle("fused", None, TASK, wrong, NO_TRUTH)
+
+
+def test_edges_measured_a_millimetre_apart_are_the_same_axis():
+    check_prior(replace(A_PRIOR, ends=((-0.101, 0.1005),)), TASK)
+    with pytest.raises(ValueError, match="this prior has the axis"):
+        check_prior(replace(A_PRIOR, ends=((-0.105, 0.1),)), TASK)
+
+
+def test_bundle_takes_a_belief_that_says_nothing_of_its_origin_as_it_is():
+    belief = Gaussian(np.array([0.5]), np.array([1.0]))
+    assert gaussian_for(belief, TASK) is belief
 
 
 def test_summary_of_one_task_is_refused_for_another():
     with pytest.raises(ValueError, match="push_tblock"):
         load_prior("paper-top", replace(TASK, name="push_hammer"))
+
+
+def test_prior_from_disk_reaches_the_first_action(tmp_path):
+    save_prior(tmp_path / "p.json", A_PRIOR)
+    prior = load_prior(tmp_path / "p.json", TASK)
+    checkpoints = load_checkpoints(None, TASK, ["fused"])
+    bundle = make_bundle("fused", checkpoints, TASK, prior, NO_TRUTH)
+    bundle = bundle.replace(prior=prior.to_gaussian())
+    pose = PlanarPose(np.array([0.30, 0.20]), np.array(1.0))
+    memory = Memory.empty(TASK.history)
+    action, _, known = loop_step(bundle, memory, Measurement(pose, np.array([0.30, 0.0])))
+    assert np.all(np.isfinite(action))
+    np.testing.assert_allclose(known.prior.mean, [0.03])
+    assert known.fused.variance[0] < 0.02**2
+
+
+def test_quantities_have_units_and_ranges_from_the_asset():
+    names = ["com_object_x", "com_object_y", "mass", "friction"]
+    x, _, mass, friction = quantities_for(names, shape_of_asset(TASK.object))
+    assert (x.low, x.high, x.unit) == (-0.1, 0.1, "m")
+    assert x.to_unit(0.5, 0.1) == pytest.approx((0.05, 0.01))
+    assert x.from_unit(0.05) == pytest.approx(0.5)
+    volume = (0.20 * 0.0476 + 0.1524 * 0.05) * 0.04
+    assert (mass.low, mass.high, mass.unit) == pytest.approx((20 * volume, 12_000 * volume, "kg"))
+    assert friction.unit == "1"
+    assert mass.to_unit(0.3, 0.1) == (0.3, 0.1)
+
+
+@pytest.mark.parametrize("names", [["com_x"], ["mass", "mass"], []])
+def test_unknown_repeated_or_no_quantities_are_refused(names):
+    with pytest.raises(ValueError, match=r"com_object_x.*friction at most once"):
+        quantities_for(names, shape_of_asset(TASK.object))

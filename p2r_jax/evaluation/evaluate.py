@@ -72,6 +72,7 @@ def evaluate(config: EvaluateConfig) -> dict:
     world_record = describe_world(config.dynamics, task)
     if config.trials < 1:
         raise ValueError(f"trials is {config.trials}; at least one is needed")
+    masses = {name: condition(name).mass_properties(task.object) for name in config.conditions}
     priors = {name: load_prior(condition(name).prior, task) for name in config.conditions}
     checkpoints = load_checkpoints(config.checkpoints, task, config.methods)
     new_folder(config.out, config.overwrite)
@@ -86,7 +87,7 @@ def evaluate(config: EvaluateConfig) -> dict:
     with tqdm(total=len(cells) * task.episode_length, unit="step", mininterval=1.0) as bar:
         for where, name in cells:
             bar.set_description(f"{where} {name}")
-            trials = draw_trials(task, condition(where).weight_x_m, config.trials, config.seed)
+            trials = draw_trials(task, masses[where], config.trials, config.seed)
             world = make_world(config.dynamics, task, trials)
             results["conditions"][where] = _describe_condition(where, priors[where], world)
             start = time.perf_counter()
@@ -106,7 +107,7 @@ def run_cell(
     name: str, world: World, checkpoints: Checkpoints, task: Task, prior: Prior, on_step=None
 ) -> TrialRecord:
     """One method in a world that was just set up."""
-    bundle = make_bundle(name, checkpoints, task, prior.to_gaussian(), world.theta)
+    bundle = make_bundle(name, checkpoints, task, prior, world.theta)
     return run_trials(world, bundle, task.episode_length, on_step)
 
 

@@ -14,6 +14,8 @@ from p2r_jax.deploy.loop import Bundle, ThetaSource
 from p2r_jax.estimator.ensemble import Ensemble, EstimatorContract, init_ensemble, load_ensemble
 from p2r_jax.files import git_revision
 from p2r_jax.policy.policy import Policy, load_policy
+from p2r_jax.prior.prior import Prior, gaussian_for
+from p2r_jax.sim.asset import Asset
 from p2r_jax.sim.observation import FEATURES
 from p2r_jax.tasks import Task
 from p2r_jax.types import Gaussian, PlanarPose
@@ -58,16 +60,26 @@ class Condition:
     Attributes:
       weight_x_m: position of the weight on the object's +x; None is the bare object.
       prior: name or file for ``prior.load_prior``.
+      asset: the object it is about; None for any.
     """
 
     weight_x_m: float | None
     prior: str
+    asset: str | None = "tblock"
+
+    def mass_properties(self, asset: Asset) -> tuple:
+        """Mass, centre of mass and inertia; another object than ``asset`` raises ValueError."""
+        if self.asset not in (None, asset.name):
+            raise ValueError(
+                f"condition {self} is about {self.asset!r}, the task pushes {asset.name!r}"
+            )
+        return asset.with_weight(self.weight_x_m)
 
 
 CONDITIONS: dict[str, Condition] = {
     "top": Condition(0.095, "paper-top"),
     "bottom": Condition(-0.065, "paper-bottom"),
-    "bare": Condition(None, "heuristic"),
+    "bare": Condition(None, "heuristic", asset=None),
     "middle": Condition(0.0, "heuristic"),
 }
 
@@ -152,7 +164,7 @@ def make_bundle(
     name: str,
     checkpoints: Checkpoints,
     task: Task,
-    prior: Gaussian,
+    prior: Prior | Gaussian,
     theta: Float[np.ndarray, "n k"],
 ) -> Bundle:
     """The bundle of a method for N trials.
@@ -161,10 +173,12 @@ def make_bundle(
       name: of the method.
       checkpoints: with the policy of the method.
       task: goal and training mean.
-      prior: vision's belief, Float[K].
+      prior: vision's belief, Float[K]; a ``Prior`` about another object, axis or unit
+        raises ValueError.
       theta: the truth per trial; only privileged methods look at it.
     """
     chosen = method(name)
+    prior = gaussian_for(prior, task)
     truth = jnp.asarray(theta, jnp.float32)
     given = {
         "prior": prior,

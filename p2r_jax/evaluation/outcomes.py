@@ -1,4 +1,7 @@
-"""From what happened to what a table states; success is judged at the end of the trial."""
+"""From what happened to what a table states; success is judged at the end of the trial.
+
+A task may ask for more: criteria that have held for ``hold_s`` until then.
+"""
 
 from dataclasses import dataclass
 
@@ -52,10 +55,19 @@ def judge(record: TrialRecord, task: Task) -> Outcomes:
     )
 
 
+def held(outcomes: Outcomes, criterion: str, task: Task) -> Bool[np.ndarray, "n t+1"]:
+    """Whether a criterion has held for the task's ``hold_s`` until each tick."""
+    now = getattr(outcomes, criterion)
+    ticks = round(task.success.hold_s / task.control_period_s)
+    since = np.cumsum(now, axis=1)
+    before = np.pad(since, ((0, 0), (ticks + 1, 0)))[:, : since.shape[1]]
+    return since - before > ticks
+
+
 def first_success_s(outcomes: Outcomes, task: Task) -> Float[np.ndarray, " m"]:
     """Time of the first hardware success, s, of the trials that had one."""
-    reached = outcomes.hardware.any(1)
-    return outcomes.hardware[reached].argmax(1) * task.control_period_s
+    success = held(outcomes, "hardware", task)
+    return success[success.any(1)].argmax(1) * task.control_period_s
 
 
 def theta_rmse(record: TrialRecord, belief: str) -> float:
@@ -72,10 +84,10 @@ def theta_rmse(record: TrialRecord, belief: str) -> float:
 def summarize(record: TrialRecord, task: Task) -> dict:
     """The numbers of one method in one condition, SI units, ready for JSON."""
     outcomes, n = judge(record, task), record.object_pose.shape[0]
-    at_end = {name: getattr(outcomes, name)[:, -1] for name in CRITERIA}
+    at_end = {name: held(outcomes, name, task)[:, -1] for name in CRITERIA}
     rates = {name: {"successes": int(x.sum()), **as_json(wilson(int(x.sum()), n))}
              for name, x in at_end.items()}  # fmt: skip
-    ever = int(outcomes.hardware.any(1).sum())
+    ever = int(held(outcomes, "hardware", task).any(1).sum())
     times = first_success_s(outcomes, task)
     return {
         "n": n,
@@ -98,7 +110,7 @@ def compare(record: TrialRecord, reference: TrialRecord, task: Task) -> dict:
     """Paired differences of success to a reference that met the same trials."""
     a, b = judge(record, task), judge(reference, task)
     return {
-        name: as_json(paired_difference(getattr(a, name)[:, -1], getattr(b, name)[:, -1]))
+        name: as_json(paired_difference(held(a, name, task)[:, -1], held(b, name, task)[:, -1]))
         for name in CRITERIA
     }
 

@@ -1,4 +1,4 @@
-"""Film one episode in the task's own dynamics: a checkpoint, or zero / random actions."""
+"""Film one episode: a checkpoint, zero or random actions, or a dump of physics that blew up."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +11,7 @@ import numpy as np
 from p2r_jax.evaluation.demo import goal_pose
 from p2r_jax.evaluation.video import render_video
 from p2r_jax.policy.policy import load_policy
+from p2r_jax.sim.dump import load_dump, replay
 from p2r_jax.sim.push import PushEnv
 from p2r_jax.tasks import load_task
 
@@ -26,6 +27,8 @@ class PlayConfig:
       actions: what to do without a policy.
       seed: of physics, yaw and random actions.
       theta_m: theta told to the policy; by default the truth.
+      dump: file that training wrote when physics blew up: film its states and simulate
+        them again; everything but ``out`` is then the dump's.
     """
 
     out: Path
@@ -34,12 +37,49 @@ class PlayConfig:
     actions: Literal["zero", "random"] = "random"
     seed: int = 0
     theta_m: float | None = None
+    dump: Path | None = None
 
 
 def play(config: PlayConfig) -> None:
-    """Roll out one episode from the real start and write the video."""
+    """Write the video of an episode from the real start, or of a dump."""
     if config.out.exists():
         raise FileExistsError(f"{config.out} exists; choose another --out")
+    if config.dump:
+        play_dump(config.dump, config.out)
+    else:
+        play_episode(config)
+
+
+def play_dump(file: Path, out: Path) -> None:
+    """Film the states before physics blew up, and say what simulating them again shows."""
+    dump = load_dump(file)
+    again, states, task = replay(dump), dump.states, dump.task
+    wrong = "; ".join(again.reasons) or "nothing: it does not blow up here"
+    print(
+        f"{file}: update {dump.update}, environment {dump.env}, git {dump.git}, "
+        f"{len(dump.actions)} states\n"
+        f"  simulated again, one action from each state: off by at most {again.deviation:.1e}\n"
+        f"  after the last action {np.round(dump.actions[-1], 3).tolist()}: {wrong}"
+    )
+    poses = np.concatenate([states.pose.xy, states.pose.yaw[:, None]], -1)
+    held = [*range(len(poses)), len(poses) - 1]  # the last state stays on the picture
+    com_x = float(dump.physics.com[0])
+    out.parent.mkdir(parents=True, exist_ok=True)
+    render_video(
+        out,
+        task.object,
+        poses[held],
+        states.ee_xy[held],
+        goal_pose(task),
+        period_s=task.control_period_s,
+        caption=(f"before physics blew up, update {dump.update}", wrong),
+        theta_truth=com_x if np.isfinite(com_x) else None,
+        pusher_radius_m=task.pusher_radius_m,
+    )
+
+
+def play_episode(config: PlayConfig) -> None:
+    """Roll out one episode from the real start and film it."""
     task = load_task(config.task)
     env = PushEnv(task, training=False)
     policy = load_policy(config.policy, task) if config.policy else None

@@ -187,7 +187,7 @@ def build_models(config: RealityConfig, task: Task, trials: Trials) -> list[mujo
     support = support_points(asset, config.support, config.support_count)
     spec = push_spec(asset, support, task.pusher_radius_m, config.scene, config.servo)
     template = spec.compile()
-    mass, com, inertia = asset.with_weight(trials.weight_x_m)
+    mass, com, inertia = trials.mass_properties
     models = []
     for index in range(trials.count):
         model = copy.copy(template)

@@ -19,7 +19,7 @@ class TrainingWorld:
     def __init__(self, task: Task, trials: Trials):
         """Set all trials to their start."""
         self._env, reset_to, self._step = _compiled(task)
-        physics = jax.vmap(partial(self._env.physics_for, trials.weight_x_m))(
+        physics = jax.vmap(partial(self._env.physics_for, trials.mass_properties))(
             jnp.asarray(trials.friction, jnp.float32)
         )
         layout, n = task.layout, trials.count

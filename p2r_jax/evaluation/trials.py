@@ -30,7 +30,7 @@ class Trials:
     standard deviations; the world that uses them scales them.
 
     Attributes:
-      weight_x_m: position of the weight, object frame; None is the bare object.
+      mass_properties: mass (kg), centre of mass (3,) and inertia (3, 3) of the object.
       yaw_rad: yaw of the object at the start.
       friction: effective coefficient object-table.
       pusher_share: uniform in [0, 1), for a world that draws the pusher's friction.
@@ -39,7 +39,7 @@ class Trials:
       seed: what they were drawn with.
     """
 
-    weight_x_m: float | None
+    mass_properties: tuple[float, np.ndarray, np.ndarray]
     yaw_rad: Float[np.ndarray, " n"]
     friction: Float[np.ndarray, " n"]
     pusher_share: Float[np.ndarray, " n"]
@@ -53,8 +53,8 @@ class Trials:
         return self.yaw_rad.shape[0]
 
 
-def draw_trials(task: Task, weight_x_m: float | None, count: int, seed: int) -> Trials:
-    """``count`` trials of a task with the weight at ``weight_x_m``."""
+def draw_trials(task: Task, mass_properties: tuple, count: int, seed: int) -> Trials:
+    """``count`` trials of a task with one object; see ``Asset.with_weight``."""
     low, high = task.physics.friction
     rows = []
     for index in range(count):
@@ -63,7 +63,7 @@ def draw_trials(task: Task, weight_x_m: float | None, count: int, seed: int) -> 
         noise = rng.standard_normal((task.episode_length, NOISE_SIZE))
         rows.append((np.pi * (2 * yaw - 1), low + (high - low) * friction, pusher,
                      2 * off_axis - 1, noise))  # fmt: skip
-    return Trials(weight_x_m, *(np.stack(column) for column in zip(*rows, strict=True)), seed)
+    return Trials(mass_properties, *(np.stack(column) for column in zip(*rows, strict=True)), seed)
 
 
 class World(Protocol):

@@ -7,6 +7,7 @@ normaliser, epochs of minibatches) is one pure function of ``TrainState``.
 """
 
 import functools
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import jax
@@ -18,10 +19,10 @@ from brax.training.agents.ppo import losses, networks
 from flax import struct
 from jaxtyping import Array, Float
 
-from p2r_jax.sim.training_env import TrainingEnv
+from p2r_jax.sim.training_env import TrainingEnv, UnrollRecord
 
 OBS_KEYS = ("state", "privileged_state")
-_COUNTS = {"nan_envs": jnp.sum}  # metrics that are counted; all others are averaged
+_COUNTED = ("nan_envs",)  # metrics that are summed, as ``sim/``; all others are averaged
 
 
 @dataclass(frozen=True)
@@ -150,8 +151,26 @@ class PPO:
 
     def update(self, state: TrainState) -> tuple[TrainState, dict[str, Float[Array, ""]]]:
         """One unroll of every environment and the gradient steps on it."""
+        return self._update(state)[:2]
+
+    def update_and_record(
+        self, state: TrainState
+    ) -> tuple[TrainState, dict[str, Float[Array, ""]], UnrollRecord]:
+        """``update``, and what every environment went through; of a push environment."""
+
+        def look(before, action, after):
+            blown = after.metrics["nan_envs"] > 0
+            return before.pipeline_state.dynamics, action, after.done > 0, blown
+
+        state, metrics, (start, seen) = self._update(state, look)
+        record = UnrollRecord(start.pipeline_state, start.info["reserve"][0], *seen)
+        return state, metrics, record
+
+    def _update(self, state: TrainState, look: Callable = lambda before, action, after: None):
+        """The update, its metrics, and (state at the unroll's start, ``look`` at every step)."""
         key_refill, key_act, key_sgd, key = jax.random.split(state.key, 4)
-        env_state, data, env_metrics = self._unroll(state, key_refill, key_act)
+        start = state.replace(env_state=self.env.refill(state.env_state, key_refill))
+        env_state, data, env_metrics, seen = self._unroll(start, key_act, look)
         normalizer = running_statistics.update(state.normalizer, data.observation)
         loss = functools.partial(
             losses.compute_ppo_loss,
@@ -182,29 +201,30 @@ class PPO:
             epoch, (state.params, state.optimizer), epoch_keys
         )
         metrics = env_metrics | {f"loss/{k}": jnp.mean(v) for k, v in loss_metrics.items()}
-        return TrainState(params, optimizer, normalizer, env_state, key, state.update + 1), metrics
+        new = TrainState(params, optimizer, normalizer, env_state, key, state.update + 1)
+        return new, metrics, (start.env_state, seen)
 
-    def _unroll(self, state: TrainState, key_refill, key_act):
-        """Experience of shape [envs, time], and its environment metrics."""
+    def _unroll(self, state: TrainState, key_act, look: Callable):
+        """Experience of shape [envs, time], its environment metrics, what ``look`` saw."""
         policy = networks.make_inference_fn(self.networks)(
             (state.normalizer, state.params.policy, state.params.value)
         )
-        env_state = self.env.refill(state.env_state, key_refill)
 
-        def act(carry, key):
-            env_state, transition = acting.actor_step(
-                self.env, carry, policy, key, extra_fields=("truncation",)
+        def act(before, key):
+            after, transition = acting.actor_step(
+                self.env, before, policy, key, extra_fields=("truncation",)
             )
-            return env_state, (transition, env_state.metrics)
+            return after, (transition, after.metrics, look(before, transition.action, after))
 
         keys = jax.random.split(key_act, self.config.unroll_length)
-        env_state, (data, metrics) = jax.lax.scan(act, env_state, keys)
+        env_state, (data, metrics, seen) = jax.lax.scan(act, state.env_state, keys)
         # the loss bootstraps from the last next_observation only: drop the others
         data = data._replace(next_observation=jax.tree.map(lambda x: x[-1:], data.next_observation))
         data = jax.tree.map(lambda x: jnp.swapaxes(x, 0, 1), data)
-        metrics = {f"env/{k}": _COUNTS.get(k, jnp.mean)(v) for k, v in metrics.items()}
+        counts = {f"sim/{k}": jnp.sum(metrics.pop(k)) for k in _COUNTED if k in metrics}
+        metrics = counts | {f"env/{k}": jnp.mean(v) for k, v in metrics.items()}
         metrics["env/reserve_reuse"] = jnp.sum(env_state.info["reserve_reuse"])
-        return env_state, data, metrics
+        return env_state, data, metrics, seen
 
     def _shuffle(self, data, key):
         """Trajectories in random order, as [minibatches, envs per batch, time, ...]."""

@@ -27,6 +27,7 @@ from p2r_jax.files import (
 from p2r_jax.policy.logging import MetricLog
 from p2r_jax.policy.policy import Policy, contract_of, policy_from_training, save_policy
 from p2r_jax.policy.ppo import PPO, PPOConfig, TrainState
+from p2r_jax.policy.watch import BlowupWatch
 from p2r_jax.sim.push import PushEnv
 from p2r_jax.sim.training_env import TrainingEnv
 from p2r_jax.tasks import Task, load_task
@@ -50,6 +51,7 @@ class TrainConfig:
       resume: continue the run in ``out`` exactly.
       overwrite: allow a folder that is not empty.
       wandb_project: log to Weights & Biases as well.
+      max_dumps: episodes whose physics blew up that are kept in ``out/blowups``.
     """
 
     task: Task
@@ -61,6 +63,7 @@ class TrainConfig:
     resume: bool = False
     overwrite: bool = False
     wandb_project: str | None = None
+    max_dumps: int = 4
 
 
 def default_ppo(phase: Phase) -> PPOConfig:
@@ -142,14 +145,16 @@ def _policy(config: TrainConfig, task: Task, ppo: PPO, state: TrainState) -> Pol
 
 
 def _loop(config: TrainConfig, task: Task, ppo: PPO, state: TrainState, log: MetricLog):
-    update = jax.jit(ppo.update, donate_argnums=0)
+    update = jax.jit(ppo.update_and_record, donate_argnums=0)
+    watch = BlowupWatch(config.out / "blowups", task, config.ppo.unroll_length, config.max_dumps)
     evaluate = jax.jit(lambda p, k: evaluate_policy(task, p, k))
     total, first = config.ppo.num_updates, int(state.update)
     every = max(total // config.evaluations, 1)
     key_eval, started = jax.random.key(config.ppo.seed + 1), None
     try:
         for done in range(first + 1, total + 1):
-            state, metrics = update(state)
+            state, metrics, record = update(state)
+            watch.add(done, metrics["sim/nan_envs"], record)
             if started is None:  # the clock starts after compilation
                 jax.block_until_ready(metrics)
                 started = time.perf_counter()
@@ -160,6 +165,7 @@ def _loop(config: TrainConfig, task: Task, ppo: PPO, state: TrainState, log: Met
             elapsed = time.perf_counter() - started
             rate = (done - first - 1) * config.ppo.steps_per_update / max(elapsed, 1e-9)
             row = {k: float(v) for k, v in row.items()} | {"steps_per_s": rate, "seconds": elapsed}
+            row["sim/nan_envs"] = watch.take_count()  # of all updates since the last row
             steps = done * config.ppo.steps_per_update
             log.write(steps, row)
             _save(config, task, ppo, state)
@@ -172,6 +178,7 @@ def _loop(config: TrainConfig, task: Task, ppo: PPO, state: TrainState, log: Met
             )
     except KeyboardInterrupt:
         _save(config, task, ppo, state)
+        watch.read()
         print(f"\nstopped at {int(state.update)} updates; continue with --resume")
         raise
     return state

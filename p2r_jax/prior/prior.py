@@ -2,29 +2,36 @@
 
 Whatever states the belief (a summary printed in the paper, a heuristic, a live
 model) ends as one ``Prior`` record that says of which kind it is, so that a
-table can never pass one off as another. Metres and radians, as everywhere.
+table can never pass one off as another. SI units, as everywhere.
 """
 
 import json
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
+from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
 
 from p2r_jax.files import write_json
+from p2r_jax.prior.heuristic import HeuristicFit, load_fit
+from p2r_jax.prior.quantities import Quantity, quantities_for
+from p2r_jax.prior.shape import ObjectShape, shape_of_asset
 from p2r_jax.sim.asset import Asset
 from p2r_jax.tasks import Task
 from p2r_jax.types import Gaussian
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 PAPER_SUMMARY = Path(__file__).parent / "data" / "paper_summary.json"
 HEURISTIC = "heuristic"
 KINDS = {
     "paper-summary": "mean and sigma as published, without the answers behind them",
-    HEURISTIC: "computed from the footprint; no model was asked",
+    HEURISTIC: "computed from the geometry; no model was asked",
     "live": "a model was asked",
+    "synthetic": "answers made up for a test; no model was asked",
 }
+EDGE_TOLERANCE = 0.02  # of the object's length: how well two measurements of it agree
 
 
 @dataclass(frozen=True)
@@ -35,25 +42,31 @@ class Prior:
       theta: names of the components, in the task's order.
       mean: in ``unit``.
       sigma: standard deviations, in ``unit``; positive, may be infinite.
-      unit: SI unit of every component.
+      unit: SI unit of each component.
       kind: one of ``KINDS``.
       source: where the numbers come from, for a person to read.
+      object: name of the asset that was looked at.
+      ends: lowest and highest value of each component, in ``unit``; of a coordinate,
+        the object's edges in the object frame. They fix the axis: origin, direction, length.
     """
 
     theta: tuple[str, ...]
     mean: tuple[float, ...]
     sigma: tuple[float, ...]
-    unit: str
+    unit: tuple[str, ...]
     kind: str
     source: str
+    object: str
+    ends: tuple[tuple[float, float], ...]
 
     def __post_init__(self):
         if self.kind not in KINDS:
             raise ValueError(f"prior of kind {self.kind!r}; kinds: {', '.join(KINDS)}")
-        if not len(self.theta) == len(self.mean) == len(self.sigma):
+        lengths = {name: len(getattr(self, name)) for name in ("mean", "sigma", "unit", "ends")}
+        if set(lengths.values()) != {len(self.theta)}:
+            counts = ", ".join(f"{count} {name}" for name, count in lengths.items())
             raise ValueError(
-                f"prior for theta {self.theta} has {len(self.mean)} means and "
-                f"{len(self.sigma)} sigmas; one of each per component is needed"
+                f"prior for theta {self.theta} has {counts}; one of each per component is needed"
             )
         for name, mean, sigma in zip(self.theta, self.mean, self.sigma, strict=True):
             if not np.isfinite(mean):
@@ -72,8 +85,8 @@ def load_prior(path_or_name: str | Path, task: Task) -> Prior:
 
     Raises:
       KeyError: for a name that does not exist, listing those that do.
-      ValueError: if the file or the named prior does not fit the task (other
-        components, other unit) or lacks a field.
+      ValueError: if the file or the named prior does not fit the task
+        (``check_prior``) or lacks a field.
     """
     if path_or_name == HEURISTIC:
         return heuristic_prior(task.object, task)
@@ -82,12 +95,57 @@ def load_prior(path_or_name: str | Path, task: Task) -> Prior:
         prior = _from_record(json.loads(path.read_text()), str(path))
     else:
         prior = _paper_summary(str(path_or_name), task)
-    return _checked(prior, task, str(path_or_name))
+    check_prior(prior, task, str(path_or_name))
+    return prior
 
 
-def save_prior(path: Path, prior: Prior) -> None:
-    """Write one prior as JSON."""
-    write_json(path, {"schema": SCHEMA_VERSION, **asdict(prior)})
+def save_prior(path: Path, prior: Prior, made: Mapping[str, Any] | None = None) -> None:
+    """Write one prior as JSON; ``made`` says how, for a person or a table."""
+    write_json(
+        path, {"schema": SCHEMA_VERSION, **asdict(prior), **({"made": made} if made else {})}
+    )
+
+
+def check_prior(prior: Prior, task: Task, where: str = "this prior") -> None:
+    """Raise ValueError, naming both sides, unless the prior speaks about this task's theta.
+
+    Compared are the components, their units, the object, and the axis: the edges that the
+    prior's scale ran between must be the object's, to ``EDGE_TOLERANCE`` of its length.
+    """
+    names, units = tuple(t.name for t in task.theta), tuple(t.unit for t in task.theta)
+    if prior.theta != names:
+        raise ValueError(f"{where} is about theta {prior.theta}, task {task.name!r} has {names}")
+    if prior.unit != units:
+        raise ValueError(
+            f"{where} is in {_list(prior.unit)}, theta of {task.name!r} in {_list(units)}; "
+            "convert it"
+        )
+    if prior.object != task.object.name:
+        raise ValueError(
+            f"{where} is about object {prior.object!r}, {task.name!r} pushes {task.object.name!r}"
+        )
+    for quantity, (low, high) in zip(
+        quantities_for(names, shape_of_asset(task.object)), prior.ends, strict=True
+    ):
+        slack = EDGE_TOLERANCE * (quantity.high - quantity.low)
+        if quantity.scaled and max(abs(low - quantity.low), abs(high - quantity.high)) > slack:
+            raise ValueError(
+                f"{where} has the axis of {quantity.name} from {low:g} to {high:g}, the edges of "
+                f"{task.object.name!r} are {quantity.low:g} and {quantity.high:g} {quantity.unit}: "
+                "another axis, size or origin"
+            )
+
+
+def gaussian_for(prior: Prior | Gaussian, task: Task) -> Gaussian:
+    """The belief that a bundle of this task may hold; a ``Prior`` is checked first.
+
+    Raises:
+      ValueError: as ``check_prior``.
+    """
+    if isinstance(prior, Prior):
+        check_prior(prior, task)
+        return prior.to_gaussian()
+    return prior
 
 
 def prior_names() -> tuple[str, ...]:
@@ -96,31 +154,53 @@ def prior_names() -> tuple[str, ...]:
 
 
 def heuristic_prior(asset: Asset, task: Task) -> Prior:
-    """What the outline alone says: the uniform-density centroid, with a wide sigma.
-
-    The sigma is the standard deviation of a uniform distribution over the
-    footprint's extent along the axis, extent / sqrt(12) (5.8 cm for the
-    T-block): without having looked inside, all one knows is that the centre of
-    mass lies somewhere within the outline. That is wider than the training
-    distribution (3.1 cm), so any interaction outweighs it.
+    """What the outline alone says about theta; see ``heuristic`` for mean and sigma.
 
     Raises:
       ValueError: if theta has components that are no coordinates of the centre of mass.
     """
-    lower, upper = asset.footprint_bounds
+    return heuristic_prior_of_shape(shape_of_asset(asset), [t.name for t in task.theta])
+
+
+def heuristic_prior_of_shape(shape: ObjectShape, theta: Sequence[str]) -> Prior:
+    """``heuristic_prior`` for any object whose geometry is known."""
     axes = {"com_object_x": 0, "com_object_y": 1}
-    names = tuple(t.name for t in task.theta)
-    unknown = [n for n in names if n not in axes]
+    unknown = [name for name in theta if name not in axes]
     if unknown:
         raise ValueError(f"no heuristic for theta {unknown}; it knows {', '.join(axes)}")
-    index = [axes[n] for n in names]
+    fit, quantities = load_fit("mesh"), quantities_for(theta, shape)
+    centroid = shape.centroids[fit.centroid]
+    scaled = {q.name: q.from_unit(centroid[axes[q.name]]) for q in quantities}
+    return heuristic_prior_at(scaled, quantities, fit, shape.name, "shape")
+
+
+def heuristic_prior_at(
+    centroids: Mapping[str, float],
+    quantities: Sequence[Quantity],
+    fit: HeuristicFit,
+    object_name: str,
+    seen: str,
+) -> Prior:
+    """The heuristic prior for an object whose uniform centroid is known.
+
+    Args:
+      centroids: by coordinate, on the scale -1 to +1 between the object's edges.
+      quantities: the coordinates, in the order of theta.
+      fit: how far the centroid is to be trusted.
+      object_name: of the asset.
+      seen: what the centroid was taken from, for a person to read.
+    """
+    guesses = [q.to_unit(fit.weight * centroids[q.name], 2 * fit.sigma) for q in quantities]
     return Prior(
-        theta=names,
-        mean=tuple(float(asset.uniform_com[i]) for i in index),
-        sigma=tuple(float((upper - lower)[i] / 12**0.5) for i in index),
-        unit="m",
+        theta=tuple(q.name for q in quantities),
+        mean=tuple(mean for mean, _ in guesses),
+        sigma=tuple(sigma for _, sigma in guesses),
+        unit=tuple(q.unit for q in quantities),
         kind=HEURISTIC,
-        source=f"uniform-density centroid of {asset.name}'s footprint, sigma extent / sqrt(12)",
+        source=f"{fit.weight:.2f} x uniform centroid of {object_name}'s {seen} ({fit.centroid}), "
+        f"sigma {100 * fit.sigma:.0f}% of its length, as fitted on {len(fit.objects)} hand tools",
+        object=object_name,
+        ends=tuple((q.low, q.high) for q in quantities),
     )
 
 
@@ -131,9 +211,8 @@ def _paper_summary(name: str, task: Task) -> Prior:
     entry = record["priors"][name]
     if entry["task"] != task.name:
         raise ValueError(f"prior {name!r} is about task {entry['task']!r}, not {task.name!r}")
-    values = {k: entry[k] for k in ("mean", "sigma", "source")}
-    common = {k: record[k] for k in ("schema", "theta", "unit", "kind")}
-    return _from_record(common | values, name)
+    common = {k: record[k] for k in ("schema", "theta", "unit", "kind", "object", "ends")}
+    return _from_record(common | {k: entry[k] for k in ("mean", "sigma", "source")}, name)
 
 
 def _from_record(record: dict, where: str) -> Prior:
@@ -144,18 +223,10 @@ def _from_record(record: dict, where: str) -> Prior:
     missing = [f.name for f in fields(Prior) if f.name not in record]
     if missing:
         raise ValueError(f"{where} lacks {', '.join(missing)}")
-    sequences = {k: tuple(record[k]) for k in ("theta", "mean", "sigma")}
-    return Prior(**sequences, unit=record["unit"], kind=record["kind"], source=record["source"])
+    values = {k: tuple(record[k]) for k in ("theta", "mean", "sigma", "unit")}
+    ends = tuple((low, high) for low, high in record["ends"])
+    return Prior(**values, ends=ends, **{k: record[k] for k in ("kind", "source", "object")})
 
 
-def _checked(prior: Prior, task: Task, where: str) -> Prior:
-    """The prior, if it speaks about this task's theta in its unit."""
-    names, units = tuple(t.name for t in task.theta), {t.unit for t in task.theta}
-    if prior.theta != names:
-        raise ValueError(f"{where} is about theta {prior.theta}, task {task.name!r} has {names}")
-    if {prior.unit} != units:
-        raise ValueError(
-            f"{where} is in {prior.unit!r}, theta of {task.name!r} in {', '.join(sorted(units))}; "
-            "convert it"
-        )
-    return prior
+def _list(names: Sequence[str]) -> str:
+    return ", ".join(dict.fromkeys(names))

@@ -53,8 +53,10 @@ class Problem:
     message: str
 
 
-def check_log(log: PushLog, asset: Asset | None = None, limits: Limits | None = None) -> list:
-    """Everything that is wrong with a log, worst first: list[Problem].
+def check_log(
+    log: PushLog, asset: Asset | None = None, limits: Limits | None = None
+) -> list[Problem]:
+    """What is wrong with a log: with the whole of it, or else the first thing per push.
 
     Args:
       log: as read.
@@ -107,19 +109,23 @@ def _wrong_units(log: PushLog, asset: Asset | None, limits: Limits) -> Iterator[
     places = {"object_x": log.object_pose[:, 0], "object_y": log.object_pose[:, 1]}
     places |= {"tool_x": log.tool_xy[:, 0], "tool_y": log.tool_xy[:, 1]}
     for name, values in places.items():
-        row, span = int(np.nanargmax(np.abs(values))), float(np.nanmax(values) - np.nanmin(values))
+        known = np.where(np.isfinite(values), values, np.nan)
+        if np.isnan(known).all():
+            yield Problem(None, f"column {name} holds no number")
+            return
+        row, span = int(np.nanargmax(np.abs(known))), float(np.nanmax(known) - np.nanmin(known))
         if span > limits.span_m:
             yield Problem(
-                None, f"row {row}, column {name}: {values[row]:g}, and the column spans {span:.0f} m; "
-                "are these millimetres? The format is in metres",
+                None, f"row {row}, column {name}: {values[row]:g}, and the column spans "
+                f"{span:.0f} m; are these millimetres? The format is in metres",
             )  # fmt: skip
             return
     apart = np.linalg.norm(log.tool_xy - log.object_pose[:, :2], axis=1)
-    row = int(np.nanargmin(apart))
-    if apart[row] > limits.span_m / 2:
+    near = np.nanmin(apart, initial=np.inf)
+    if np.isfinite(near) and near > limits.span_m / 2:
         yield Problem(
-            None, f"row {row}, columns tool_x, tool_y: the tool never comes nearer than "
-            f"{apart[row]:.0f} m to the object; are these millimetres, or two frames?",
+            None, f"row {np.nanargmin(apart)}, columns tool_x, tool_y: the tool never comes nearer "
+            f"than {near:.0f} m to the object; are these millimetres, or two frames?",
         )  # fmt: skip
         return
     yaw = log.object_pose[seen, 2]
@@ -133,9 +139,12 @@ def _wrong_units(log: PushLog, asset: Asset | None, limits: Limits) -> Iterator[
 
 def _one_push(log: PushLog, first: int, asset: Asset | None, limits: Limits) -> Iterator[str]:
     yield from _bad_clock(log, first)
-    yield from _bad_tool(log, first)
-    if not log.observed.any():
-        yield f"rows {first} to {first + log.t.size - 1}: the object is never observed"
+    yield from _bad_numbers(log, first)
+    if log.observed.sum() < 2:
+        yield (
+            f"rows {first} to {first + log.t.size - 1}, columns object_x, object_y, object_yaw: "
+            f"{log.observed.sum()} complete; a push needs a pose before and a pose after"
+        )
         return
     yield from _jumps(log, first, limits)
     if asset is not None:
@@ -156,11 +165,14 @@ def _bad_clock(log: PushLog, first: int) -> Iterator[str]:
         )
 
 
-def _bad_tool(log: PushLog, first: int) -> Iterator[str]:
-    bad = np.argwhere(~np.isfinite(log.tool_xy))
-    if bad.size:
-        row, column = bad[0]
-        yield f"row {first + row}, column {TOOL_COLUMNS[column]}: not a number"
+def _bad_numbers(log: PushLog, first: int) -> Iterator[str]:
+    for names, bad in (
+        (TOOL_COLUMNS, ~np.isfinite(log.tool_xy)),
+        (POSE_COLUMNS, np.isinf(log.object_pose)),
+    ):
+        if bad.any():
+            row, column = np.argwhere(bad)[0]
+            yield f"row {first + row}, column {names[column]}: not a number"
 
 
 def _jumps(log: PushLog, first: int, limits: Limits) -> Iterator[str]:
@@ -186,8 +198,9 @@ def _jumps(log: PushLog, first: int, limits: Limits) -> Iterator[str]:
     if bad.size:
         i = int(bad[0])
         yield (
-            f"row {first + rows[i + 1]}, column object_yaw: a jump of {np.degrees(turn[i]):.0f} deg "
-            f"in {1000 * dt[i]:.0f} ms (over {limits.yaw_rate_rps:g} rad/s)"
+            f"row {first + rows[i + 1]}, column object_yaw: a jump of "
+            f"{np.degrees(turn[i]):.0f} deg in {1000 * dt[i]:.0f} ms "
+            f"(over {limits.yaw_rate_rps:g} rad/s)"
         )
 
 

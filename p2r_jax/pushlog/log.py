@@ -215,3 +215,21 @@ def split_by_contact(
             push[rows] = np.where(near, number, push[rows])
             number += 1
     return replace(log, push=push).take(kept)
+
+
+def split_windows(log: PushLog, window_s: float) -> PushLog:
+    """Every push cut into windows of at most ``window_s``, renumbered 0, 1, ...
+
+    For long recordings: each window starts from an observed pose of its own. Windows
+    with fewer than two observations of the object are dropped.
+    """
+    push, kept, number = np.zeros_like(log.push), np.zeros(log.t.size, bool), 0
+    for old in log.pushes:
+        rows = log.rows(old)
+        window = ((log.t[rows] - log.t[rows][0]) / window_s).astype(int)
+        for index in np.unique(window):
+            own = np.arange(rows.start, rows.stop)[window == index]
+            if log.observed[own].sum() >= 2:
+                push[own], kept[own] = number, True
+                number += 1
+    return replace(log, push=push).take(kept)

@@ -6,17 +6,18 @@ Hand-written and reconstructed objects have the same form.
 """
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
 import mujoco
 import numpy as np
 
-from p2r_jax.sim.footprint import Box, Part, Polygon, area_moments
+from p2r_jax.sim.footprint import Box, Part, Polygon, area_moments, depth_inside
 
 ASSET_ROOT = Path(__file__).parent.parent / "assets"
 SCHEMA_VERSION = 2
+MAX_CORNERS = 32  # of a part; each costs every physics step
 
 
 @dataclass(frozen=True)
@@ -45,6 +46,9 @@ class Asset:
       com_m: centre of mass without the weight, object frame (z from mid height).
       inertia: about that centre of mass, object axes, kg m^2, 3 x 3.
       weight: the movable weight of the experiments, if the object has one.
+      contact: convex parts of the region that rests on the table; None: all of the
+        footprint.
+      visual: file of the visual mesh in the asset's folder, object frame, m.
       provenance: where the numbers come from, one line each.
     """
 
@@ -55,6 +59,8 @@ class Asset:
     com_m: tuple[float, float, float]
     inertia: tuple[tuple[float, float, float], ...]
     weight: TapedWeight | None = None
+    contact: tuple[Part, ...] | None = None
+    visual: str | None = None
     provenance: tuple[str, ...] = ()
 
     @property
@@ -62,6 +68,11 @@ class Asset:
         """Lower and upper corner of the footprint, object frame, m."""
         corners = np.concatenate([part.corners for part in self.parts])
         return corners.min(0), corners.max(0)
+
+    @property
+    def resting_parts(self) -> tuple[Part, ...]:
+        """Convex parts of the region that rests on the table."""
+        return self.contact or self.parts
 
     @property
     def area(self) -> float:
@@ -101,6 +112,23 @@ class Asset:
         moved = inertia + point_inertia(m, shift) + point_inertia(w, reach - shift)
         return m + w, com + shift, moved
 
+    def with_com(self, com_xy, mass_scale=1.0) -> tuple:
+        """Mass, CoM and inertia with the centre of mass at ``com_xy`` and the mass scaled.
+
+        The mass distribution moves as a whole, so the inertia about the CoM stays; the
+        hammer of the released environment is randomised like this.
+
+        Args:
+          com_xy: (x, y), m, object frame; numpy or JAX.
+          mass_scale: factor on mass and inertia.
+
+        Returns:
+          As ``with_weight``.
+        """
+        com = np.array([0.0, 0.0, self.com_m[2]])
+        com = com + com_xy[0] * np.array([1.0, 0, 0]) + com_xy[1] * np.array([0, 1.0, 0])
+        return self.mass_kg * mass_scale, com, np.array(self.inertia) * mass_scale
+
 
 def uniform_inertia(parts: tuple[Part, ...], height: float, mass: float) -> np.ndarray:
     """Inertia of a uniform prism about its own centre of mass, kg m^2, 3 x 3."""
@@ -113,11 +141,34 @@ def uniform_inertia(parts: tuple[Part, ...], height: float, mass: float) -> np.n
     return mass * (np.trace(spread) * np.eye(3) - spread)
 
 
-def object_spec(asset: Asset) -> mujoco.MjSpec:
-    """The object alone as MJCF: one free body with its parts and explicit inertia."""
+def object_spec(asset: Asset, visual: bytes | None = None) -> mujoco.MjSpec:
+    """The object alone as MJCF: one free body with its parts and explicit inertia.
+
+    Args:
+      asset: the object.
+      visual: content of ``asset.visual``; shown (group 2) instead of the parts (group 3).
+    """
     spec = mujoco.MjSpec()
     spec.modelname = asset.name
-    add_object(spec, asset).add_freejoint()
+    body = add_object(spec, asset)
+    body.add_freejoint()
+    if visual is not None:
+        for geom in body.geoms:
+            geom.group = 3
+        spec.assets = {asset.visual: visual}
+        spec.add_mesh(
+            name="visual", file=asset.visual, inertia=mujoco.mjtMeshInertia.mjMESH_INERTIA_SHELL
+        )
+        body.add_geom(
+            name="visual",
+            type=mujoco.mjtGeom.mjGEOM_MESH,
+            meshname="visual",
+            mass=0.0,
+            contype=0,
+            conaffinity=0,
+            group=2,
+            rgba=[0.62, 0.64, 0.68, 1],
+        )
     return spec
 
 
@@ -155,14 +206,23 @@ def prism(spec: mujoco.MjSpec, part: Part, name: str, height: float) -> dict:
     return {"type": mujoco.mjtGeom.mjGEOM_MESH, "meshname": name}
 
 
-def save_asset(asset: Asset, folder: Path) -> None:
-    """Write ``asset.json`` and ``object.xml``; an existing folder is an error."""
+def save_asset(asset: Asset, folder: Path, visual: bytes | None = None) -> None:
+    """Write ``asset.json``, ``object.xml`` and the visual mesh; an existing folder is an error.
+
+    Args:
+      asset: the object; one that cannot be physical raises ValueError.
+      folder: to be made.
+      visual: content of ``asset.visual``, if it names a file.
+    """
+    check_asset(asset)
+    spec = object_spec(asset, visual)
+    spec.compile()
     folder.mkdir(parents=True)
     record = {"schema": SCHEMA_VERSION, **asdict(asset)}
     (folder / "asset.json").write_text(json.dumps(record, indent=2) + "\n")
-    spec = object_spec(asset)
-    spec.compile()
     (folder / "object.xml").write_text(spec.to_xml())
+    if visual is not None:
+        (folder / asset.visual).write_bytes(visual)
 
 
 def load_asset(name_or_folder: str | Path) -> Asset:
@@ -184,11 +244,13 @@ def load_asset(name_or_folder: str | Path) -> Asset:
     if record.pop("schema") != SCHEMA_VERSION:
         raise ValueError(f"{folder}/asset.json: unknown schema, expected {SCHEMA_VERSION}")
     parts = tuple(_part(p) for p in record.pop("parts"))
+    contact = record.pop("contact", None)
     weight = record.pop("weight")
     if weight:
         weight = TapedWeight(weight["mass_kg"], tuple(weight["range_m"]))
     asset = Asset(
         parts=parts,
+        contact=tuple(_part(p) for p in contact) if contact else None,
         weight=weight,
         com_m=tuple(record.pop("com_m")),
         inertia=tuple(tuple(row) for row in record.pop("inertia")),
@@ -206,16 +268,24 @@ def _part(record: dict) -> Part:
 
 
 def check_asset(asset: Asset) -> None:
-    """Raise ValueError naming the first property that cannot be physical."""
+    """Raise ValueError naming the first property that cannot be physical, or be simulated."""
+    for index, part in enumerate(asset.parts):
+        if len(part.corners) > MAX_CORNERS:
+            raise ValueError(
+                f"{asset.name}: part {index} has {len(part.corners)} corners, {MAX_CORNERS} are "
+                "allowed; leave out some or split it (`p2r task new --mesh` simplifies an outline)"
+            )
     if asset.mass_kg <= 0:
         raise ValueError(f"{asset.name}: mass_kg is {asset.mass_kg}; it must be positive")
     moments = np.linalg.eigvalsh(np.array(asset.inertia))
     if moments[0] <= 0 or moments[2] > moments[0] + moments[1] + 1e-12:
         raise ValueError(f"{asset.name}: inertia {moments} is not that of a rigid body")
-    lower, upper = asset.footprint_bounds
-    com = np.array(asset.com_m[:2])
-    if np.any(com < lower) or np.any(com > upper):
-        raise ValueError(f"{asset.name}: centre of mass {com} lies outside its footprint")
+    outline = np.concatenate([part.corners for part in asset.parts])
+    if depth_inside(outline, np.array(asset.com_m[:2])) < 0:
+        raise ValueError(
+            f"{asset.name}: centre of mass {asset.com_m[:2]} lies outside its footprint; com_m is "
+            "in metres from the centre of the footprint's bounding box"
+        )
 
 
 def tblock() -> Asset:
@@ -242,5 +312,33 @@ def tblock() -> Asset:
             "outline, masses, bare centre of mass: Phys2Real (arXiv 2510.11689), code and text",
             "height 40 mm: ours, not published",
             "inertia: uniform prism of the outline about its own centre of mass",
+        ),
+    )
+
+
+def hammer() -> Asset:
+    """A mallet-type hammer of the paper's mass, 620 g, lying on its side.
+
+    The paper reconstructs its hammer and publishes neither outline nor length; the
+    proportions are ours: 32 cm long (its CoM range of +-13 cm must fit), head 9.5 x
+    4.5 cm at +x, tapered handle 3.0 to 2.4 cm wide, 2.4 cm thick (thicker, and a push at
+    mid height tips it over at the highest friction).
+    """
+    half, head, width, height, mass = 0.16, 0.045, 0.095, 0.024, 0.620
+    neck = half - head
+    parts = (
+        Box((half - head / 2, 0.0), (head / 2, width / 2)),
+        Polygon(((-half, -0.012), (neck, -0.015), (neck, 0.015), (-half, 0.012))),
+    )
+    uniform = Asset("hammer", parts, height, mass, (0.0, 0.0, 0.0), ((0.0,) * 3,) * 3)
+    inertia = uniform_inertia(parts, height, mass)
+    return replace(
+        uniform,
+        com_m=(float(uniform.uniform_com[0]), 0.0, 0.0),
+        inertia=tuple(tuple(float(v) for v in row) for row in inertia),
+        provenance=(
+            "mass 620 g: Phys2Real (arXiv 2510.11689)",
+            "outline and thickness: ours, proportions of a wooden mallet; not published",
+            "centre of mass and inertia: uniform prism of the outline",
         ),
     )

@@ -1,8 +1,10 @@
-"""Pushing with real contacts: a free body on support points, in MuJoCo MJX.
+"""Pushing with real contacts: a free body on support points, MuJoCo's contact physics.
 
 The reference for ``planar``: friction at the table and at the pusher comes from
 MuJoCo's soft elliptic cones. The pusher is driven exactly (position and velocity
 are written before every substep), so servo lag is no part of the physics.
+Two solvers share this interface: ``fused``, the step written for this scene
+(``contact_fused``), and ``mjx``, MuJoCo MJX itself, its slow trusted twin.
 ``push_in_c`` is the same scene in C MuJoCo, the judge of every dynamics.
 """
 
@@ -18,7 +20,9 @@ from flax import struct
 from jaxtyping import Array, Float
 from mujoco import mjx, rollout
 
+from p2r_jax.sim import contact_fused
 from p2r_jax.sim.asset import Asset
+from p2r_jax.sim.contact_fused import FusedScene, Softness
 from p2r_jax.sim.footprint import signed_distance
 from p2r_jax.sim.mjcf import SceneOptions, push_spec
 from p2r_jax.sim.support import support_points
@@ -35,27 +39,42 @@ class ContactConfig:
     ``ContactDynamics``; the physics step is ``dt_s / substeps``.
 
     Attributes:
+      solver: ``fused`` (elliptic cones only) or ``mjx``, its slow twin.
       substeps: physics steps per action.
       support_count: rows of ``PhysicsParams.support``; static.
       elliptic: elliptic friction cones; pyramids are faster and weaker at 45 deg.
       iterations, ls_iterations: Newton solver.
       impratio, table_solref, table_solimp, pusher_solref: see ``SceneOptions``.
+      pusher_solimp: impedance between pusher and object. MuJoCo raises time constants
+        below two physics steps, which softens this contact; a higher impedance than
+        MuJoCo's own (0.9, 0.95) makes up for it.
       pusher_armature: kg; large, so that contact forces do not move the pusher
         within a substep.
-      impl: MJX backend.
+      impl: MJX backend; ``warp`` needs ``solver="mjx"`` and an NVIDIA GPU.
+
+    Raises:
+      ValueError: for a combination that no solver can run.
     """
 
+    solver: Literal["fused", "mjx"] = "fused"
     substeps: int = 100
     support_count: int = 12
     elliptic: bool = True
-    iterations: int = 4
-    ls_iterations: int = 6
+    iterations: int = 3
+    ls_iterations: int = 2
     impratio: float = SceneOptions.impratio
     table_solref: tuple[float, float] = SceneOptions.table_solref
     table_solimp: tuple[float, ...] = SceneOptions.table_solimp
     pusher_solref: tuple[float, float] = SceneOptions.pusher_solref
+    pusher_solimp: tuple[float, ...] = (0.95, 0.95, 0.001, 0.5, 2.0)
     pusher_armature: float = 100.0
     impl: Literal["jax", "warp"] = "jax"
+
+    def __post_init__(self):
+        if self.solver == "fused" and not self.elliptic:
+            raise ValueError('elliptic=False needs solver="mjx"; fused knows elliptic cones only')
+        if self.solver == "fused" and self.impl == "warp":
+            raise ValueError('impl="warp" is a backend of MJX; set solver="mjx"')
 
     def scene(self, dt_s: float) -> SceneOptions:
         """The same settings as the options of an MJCF scene."""
@@ -109,11 +128,13 @@ class ContactDynamics:
         support = support_points(asset, "patch", config.support_count)
         scene = config.scene(dt_s)
         self._mj_model = driven_scene(asset, support, pusher_radius, scene, config.pusher_armature)
+        self._mj_model.pair_solimp[~_table_pairs(self._mj_model)] = config.pusher_solimp
         # no joint damping here, so Euler equals implicitfast and skips its derivatives
         self._mj_model.opt.integrator = mujoco.mjtIntegrator.mjINT_EULER
         self._mj_model.opt.disableflags |= mujoco.mjtDisableBit.mjDSBL_EULERDAMP
         self._rest_z = _rest_height(self._mj_model, asset)
         self.model = mjx.put_model(self._mj_model, impl=config.impl)
+        self._fused = self._fused_scene()
 
     def init(self, pose: PlanarPose, ee_xy: Float[Array, " 2"]) -> ContactState:
         """State at rest on the table."""
@@ -124,8 +145,8 @@ class ContactDynamics:
         return ContactState(pose, jnp.zeros(3), ee_xy, jnp.zeros(()), qpos, still, still)
 
     def derive(self, physics: PhysicsParams) -> dict[str, Array]:
-        """Model fields that follow from the physics, by name."""
-        return physics_fields(self.model, physics)
+        """Model fields that follow from the physics, by name; the fused step needs none."""
+        return {} if self.config.solver == "fused" else physics_fields(self.model, physics)
 
     def advance(
         self,
@@ -135,8 +156,29 @@ class ContactDynamics:
         ee_target: Float[Array, " 2"],
     ) -> ContactState:
         """Move the pusher in a straight line at constant speed for one action."""
-        h = self.dt_s / self.config.substeps
+        run = self._run_fused if self.config.solver == "fused" else self._run_mjx
         velocity = (ee_target - state.ee_xy) / self.dt_s
+        qpos, qvel, warmstart, touched = run(physics, cache, state, velocity)
+        pose = _pose(qpos, state.pose.yaw)
+        arm = rotate(pose.yaw, physics.com[:2])
+        com_velocity = qvel[:2] + qvel[5] * jnp.stack([-arm[1], arm[0]])
+        return ContactState(
+            pose, jnp.append(com_velocity, qvel[5]), ee_target, touched,
+            qpos.at[7:].set(ee_target), qvel, warmstart,
+        )  # fmt: skip
+
+    def _run_fused(self, physics, cache, state, velocity):
+        """qpos, qvel, qacc after an action, share of the substeps with contact."""
+        *moved, touched = contact_fused.advance(
+            self._fused, physics, state.qpos[:7], state.qvel[:6], state.qacc_warmstart[:6],
+            state.ee_xy, velocity,
+        )  # fmt: skip
+        pusher = (state.ee_xy, velocity, jnp.zeros(2))
+        return *map(jnp.append, moved, pusher), touched
+
+    def _run_mjx(self, physics, cache, state, velocity):
+        """The same with MJX, for the pusher too."""
+        h = self.dt_s / self.config.substeps
         model = self.model.tree_replace(cache)
         blank = mjx.make_data(self._mj_model, impl=self.config.impl)
 
@@ -151,16 +193,24 @@ class ContactDynamics:
             return (data.qpos, data.qvel, data.qacc_warmstart), touching < 0
 
         start = (state.qpos, state.qvel, state.qacc_warmstart)
-        (qpos, qvel, warmstart), touched = jax.lax.scan(
-            substep, start, jnp.arange(self.config.substeps)
+        moved, touched = jax.lax.scan(substep, start, jnp.arange(self.config.substeps))
+        return *moved, touched.mean(dtype=jnp.float32)
+
+    def _fused_scene(self) -> FusedScene:
+        config, pusher = self.config, self._mj_model.body("pusher").id
+        return FusedScene(
+            parts=self.asset.parts,
+            height_m=self.asset.height_m,
+            pusher_radius=self.pusher_radius,
+            pusher_invweight=float(self._mj_model.body_invweight0[pusher, 0]),
+            table=Softness(config.table_solref, config.table_solimp),
+            pusher=Softness(config.pusher_solref, config.pusher_solimp),
+            impratio=config.impratio,
+            iterations=config.iterations,
+            ls_iterations=config.ls_iterations,
+            step_s=self.dt_s / config.substeps,
+            substeps=config.substeps,
         )
-        pose = _pose(qpos, state.pose.yaw)
-        arm = rotate(pose.yaw, physics.com[:2])
-        com_velocity = qvel[:2] + qvel[5] * jnp.stack([-arm[1], arm[0]])
-        return ContactState(
-            pose, jnp.append(com_velocity, qvel[5]), ee_target, touched.mean(dtype=jnp.float32),
-            qpos.at[7:].set(ee_target), qvel, warmstart,
-        )  # fmt: skip
 
 
 def _pose(qpos: Float[Array, " 9"], near_yaw: Float[Array, ""]) -> PlanarPose:
@@ -239,7 +289,7 @@ def write_physics_mjx(model: mjx.Model, physics: PhysicsParams) -> mjx.Model:
     return model.tree_replace(physics_fields(model, physics))
 
 
-def _table_pairs(model: mjx.Model) -> np.ndarray:
+def _table_pairs(model: mjx.Model | mujoco.MjModel) -> np.ndarray:
     """Which contact pairs are table-support: Bool[npair]."""
     types = np.stack([model.geom_type[model.pair_geom1], model.geom_type[model.pair_geom2]])
     return np.any(types == mujoco.mjtGeom.mjGEOM_PLANE, axis=0)

@@ -139,6 +139,27 @@ def inside(parts: Sequence[Part], point: Float[np.ndarray, "*n 2"], margin: floa
     return signed_distance(parts, point, np) <= -margin
 
 
+def depth_inside(
+    points: Float[np.ndarray, "p 2"], query: Float[np.ndarray, "*n 2"]
+) -> Float[np.ndarray, "*n"]:
+    """Depth of queries inside the convex hull of points, m; negative outside.
+
+    Points on one line enclose nothing: minus infinity.
+    """
+    planes = hull_planes(points)
+    return -np.max(query @ planes[:, :2].T + planes[:, 2], axis=-1)
+
+
+def hull_planes(points: Float[np.ndarray, "p 2"]) -> Float[np.ndarray, "e 3"]:
+    """Edges of the convex hull as (outward normal, offset): n . x + d <= 0 inside."""
+    from scipy.spatial import ConvexHull, QhullError
+
+    try:
+        return ConvexHull(points).equations
+    except QhullError:  # on one line
+        return np.array([[0.0, 0.0, np.inf]])
+
+
 def area_moments(part: Part) -> tuple[float, np.ndarray, np.ndarray]:
     """Area (m^2), centroid (m) and second moments of area about the centroid (2 x 2, m^4)."""
     corners = part.corners

@@ -191,7 +191,7 @@ class _Body:
         """Contacts with the ``MAX_CONTACTS`` nearest parts; a disc touches no more at once."""
         x, y = p[0] + self.com[0], p[1] + self.com[1]
         nearest = [part.nearest(x, y) for part in self.parts]
-        for place in range(min(MAX_CONTACTS, len(nearest) - 1)):  # selection sort, in scalars
+        for place in range(MAX_CONTACTS if len(nearest) > MAX_CONTACTS else 0):  # selection sort
             for other in range(place + 1, len(nearest)):
                 a, b = nearest[place], nearest[other]
                 swap = b[2] < a[2]

@@ -55,7 +55,7 @@ class Transition:
     keypoint_before: Float[Array, "*env"]
     keypoint_after: Float[Array, "*env"]
     success: Float[Array, "*env"]
-    reach: Float[Array, "*env"]
+    stray: Float[Array, "*env"]
     action: Float[Array, "*env 2"]
     last_action: Float[Array, "*env 2"]
 
@@ -68,7 +68,7 @@ REWARDS: dict[str, Callable[[Transition], Float[Array, "*env"]]] = {
     "progress": lambda t: _potential(t.keypoint_after) - _potential(t.keypoint_before),
     "near": lambda t: jnp.exp(-t.keypoint_after / 0.03),
     "success": lambda t: t.success,
-    "reach": lambda t: jnp.maximum(t.reach - 0.12, 0.0),
+    "stray": lambda t: t.stray,
     "action_rate": lambda t: jnp.sum((t.action - t.last_action) ** 2, -1),
 }
 
@@ -181,7 +181,9 @@ class PushEnv(Env):
             (before.dynamics, before.last_action),
         )
         after = before.replace(dynamics=dynamics, last_action=sent, step=before.step + 1)
-        metrics, reward = self._score(before, after, sent)
+        metrics, reward = jax.tree.map(
+            lambda x: jnp.where(healthy, x, 0.0), self._score(before, after, sent)
+        )
         xy = dynamics.pose.xy
         outside = jnp.any((xy < jnp.array(layout.lower)) | (xy > jnp.array(layout.upper)))
         terminated = (outside | ~healthy).astype(jnp.float32)
@@ -192,7 +194,7 @@ class PushEnv(Env):
         return state.replace(
             pipeline_state=after,
             obs=obs,
-            reward=jnp.where(healthy, reward, 0.0),
+            reward=reward,
             done=jnp.maximum(terminated, truncation),
             info=info,
             metrics={**state.metrics, **metrics, "nan_envs": 1.0 - healthy},
@@ -211,7 +213,11 @@ class PushEnv(Env):
         return Measurement(inner.dynamics.pose, inner.dynamics.ee_xy)
 
     def observe(self, inner: PushState) -> dict[str, Float[Array, " n"]]:
-        """``state`` for the actor, ``privileged_state`` for the critic."""
+        """``state`` for the actor, ``privileged_state`` for the critic; always finite.
+
+        Zeros stand for what is not: physics that is NaN from the start ends its episode in
+        the first step, but this observation would already have poisoned the learner.
+        """
         features = policy_features(self.measure(inner), inner.goal, inner.last_action)
         actor = jnp.concatenate([features, self.scale_theta(inner.theta_input)])
         physics = inner.physics
@@ -219,25 +225,39 @@ class PushEnv(Env):
         friction = 4 * physics.friction_pusher[None]
         motion = inner.dynamics.twist * jnp.array([30.0, 30.0, 3.0])
         critic = jnp.concatenate([actor, truth, friction, motion])
-        return {"state": actor, "privileged_state": critic}
+        obs = {"state": actor, "privileged_state": critic}
+        return jax.tree.map(lambda x: jnp.where(jnp.isfinite(x), x, 0.0), obs)
 
     def scale_theta(self, theta: Float[Array, "*env k"]) -> Float[Array, "*env k"]:
         """Theta in units of its training distribution."""
         return (theta - self.task.theta_mean) / self.task.theta_std
 
     def draw_physics(self, key: Array) -> PhysicsParams:
-        """Weight position and friction, uniform in the task's ranges."""
-        key_weight, key_friction = jax.random.split(key)
-        low, high = self.task.physics.weight_x_m
-        weight = jax.random.uniform(key_weight, (), minval=low, maxval=high)
+        """Mass distribution and friction, uniform in the task's ranges."""
+        key_mass, key_friction = jax.random.split(key)
         low, high = self.task.physics.friction
         friction = jax.random.uniform(key_friction, (), minval=low, maxval=high)
-        return self.physics_for(weight, friction)
+        return self.physics_for(self._draw_mass_properties(key_mass), friction)
 
-    def physics_for(self, weight_x: float | None, friction: float) -> PhysicsParams:
-        """Physics with the weight at ``weight_x`` (m, object frame; None: no weight)."""
-        mass, com, inertia = self.task.object.with_weight(weight_x)
-        scalars = (mass, com, inertia, friction, friction)
+    def _draw_mass_properties(self, key: Array) -> tuple:
+        ranges, asset = self.task.physics, self.task.object
+        if ranges.com_m is None:
+            low, high = ranges.weight_x_m
+            return asset.with_weight(jax.random.uniform(key, (), minval=low, maxval=high))
+        (low_x, high_x), (low_y, high_y) = ranges.com_m
+        low = jnp.array([low_x, low_y, ranges.mass_scale[0]])
+        high = jnp.array([high_x, high_y, ranges.mass_scale[1]])
+        drawn = jax.random.uniform(key, (3,), minval=low, maxval=high)
+        return asset.with_com(drawn[:2], drawn[2])
+
+    def physics_for(self, mass_properties: tuple, friction: float) -> PhysicsParams:
+        """Physics of one episode.
+
+        Args:
+          mass_properties: mass, com, inertia as ``Asset.with_weight`` or ``with_com`` give them.
+          friction: effective coefficient, of table and pusher alike.
+        """
+        scalars = (*mass_properties, friction, friction)
         return PhysicsParams(*(jnp.asarray(x, jnp.float32) for x in scalars), self._support)
 
     def draw_start(self, key: Array) -> tuple[PlanarPose, Float[Array, " 2"]]:
@@ -281,11 +301,12 @@ class PushEnv(Env):
         position_error, yaw_error = self.errors(after)
         limits = self.task.success
         success = (position_error < limits.position_m) & (yaw_error < limits.yaw_rad)
+        reach = jnp.linalg.norm(after.dynamics.ee_xy - after.dynamics.pose.xy)
         transition = Transition(
             keypoint_before=self._keypoint_distance(before),
             keypoint_after=self._keypoint_distance(after),
             success=success.astype(jnp.float32),
-            reach=jnp.linalg.norm(after.dynamics.ee_xy - after.dynamics.pose.xy),
+            stray=jnp.maximum(reach - self.task.reward.free_reach_m, 0.0),
             action=action,
             last_action=before.last_action,
         )

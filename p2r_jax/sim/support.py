@@ -11,9 +11,9 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from p2r_jax.sim.asset import Asset
-from p2r_jax.sim.footprint import Part, inside
+from p2r_jax.sim.footprint import Part, area_moments, depth_inside, inside
 
-SUPPORTS = ("patch", "rim", "feet")
+SUPPORTS = ("patch", "rim", "corners", "feet")
 
 
 def support_points(asset: Asset, kind: str, count: int = 16) -> np.ndarray:
@@ -22,40 +22,54 @@ def support_points(asset: Asset, kind: str, count: int = 16) -> np.ndarray:
     Args:
       asset: the object.
       kind: ``patch`` (area of the footprint, farthest-point sampled), ``rim``
-        (evenly along the outline of the parts) or ``feet`` (three feet, the
-        remaining rows repeat them so that every kind has the same shape).
+        (evenly along the outline of the parts), ``corners`` (points of the outline far
+        from each other: the corners first; keeps the width of a thin handle, which the
+        means of ``patch`` and ``rim`` do not) or ``feet`` (three feet, the remaining
+        rows repeat them so that every kind has the same shape).
       count: number of rows.
 
     Raises:
       ValueError: for an unknown kind.
     """
     if kind == "patch":
-        return _spread(_area_grid(asset), count)
+        return _spread(_area_grid(asset, count), count)
     if kind == "rim":
         return _spread(_outline(asset), count)
+    if kind == "corners":
+        return _farthest(_outline(asset), count)
     if kind == "feet":
-        lower, upper = asset.footprint_bounds
-        grid = _area_grid(asset)
+        grid = _area_grid(asset, count)
+        lower, upper = _bounds(asset)
         wanted = np.array([[1, -1], [1, 1], [-1, 0]]) * (upper - lower) / 2 + (upper + lower) / 2
         feet = np.stack([grid[np.sum((grid - w) ** 2, -1).argmin()] for w in wanted])
         return np.resize(feet, (count, 2))
     raise ValueError(f"support {kind!r} is not one of {', '.join(SUPPORTS)}")
 
 
-def _area_grid(asset: Asset, spacing: float = 0.005) -> np.ndarray:
-    """Cell centres of a regular grid that fall inside the footprint."""
-    lower, upper = asset.footprint_bounds
+def _bounds(asset: Asset) -> tuple[np.ndarray, np.ndarray]:
+    corners = np.concatenate([part.corners for part in asset.resting_parts])
+    return corners.min(0), corners.max(0)
+
+
+def _area_grid(asset: Asset, count: int, spacing: float = 0.005) -> np.ndarray:
+    """Cell centres of a regular grid that fall inside what rests on the table.
+
+    Cells shrink for a small or narrow region, so that a few share each support point.
+    """
+    area = sum(area_moments(part)[0] for part in asset.resting_parts)
+    spacing = min(spacing, (area / (4 * count)) ** 0.5)
+    lower, upper = _bounds(asset)
     axes = [np.arange(a + spacing / 2, b, spacing) for a, b in zip(lower, upper, strict=True)]
     grid = np.stack(np.meshgrid(*axes, indexing="ij"), -1).reshape(-1, 2)
-    return grid[inside(asset.parts, grid)]
+    return grid[inside(asset.resting_parts, grid)]
 
 
 def _outline(asset: Asset, spacing: float = 0.0025, inset: float = 1e-3) -> np.ndarray:
     """Points along the outer edge, drawn in by a millimetre."""
-    points = np.concatenate([_edge_points(part, spacing, inset) for part in asset.parts])
+    points = np.concatenate([_edge_points(part, spacing, inset) for part in asset.resting_parts])
     margin = 3e-3  # a point whose neighbourhood is all inside lies on a seam between parts
     ring = np.stack([np.cos(a := np.arange(8) * np.pi / 4), np.sin(a)], -1) * margin
-    enclosed = np.all([inside(asset.parts, points + step) for step in ring], axis=0)
+    enclosed = np.all([inside(asset.resting_parts, points + step) for step in ring], axis=0)
     return points[~enclosed]
 
 
@@ -76,15 +90,46 @@ def _edge_points(part: Part, spacing: float, inset: float) -> np.ndarray:
 
 def _spread(candidates: np.ndarray, count: int) -> np.ndarray:
     """``count`` cluster means of the candidates (Lloyd), so each stands for equal area."""
-    chosen = [candidates[0]]
-    for _ in range(count - 1):
-        gap = np.min([np.sum((candidates - c) ** 2, -1) for c in chosen], axis=0)
-        chosen.append(candidates[gap.argmax()])
-    centers = np.array(chosen)
+    centers = _farthest(candidates, count)
     for _ in range(50):
         label = np.argmin(((candidates[:, None] - centers[None]) ** 2).sum(-1), axis=1)
         centers = np.stack([candidates[label == i].mean(0) for i in range(count)])
     return centers
+
+
+def _farthest(candidates: np.ndarray, count: int) -> np.ndarray:
+    """``count`` candidates, each as far as possible from those before it."""
+    chosen = [candidates[0]]
+    for _ in range(count - 1):
+        gap = np.min([np.sum((candidates - c) ** 2, -1) for c in chosen], axis=0)
+        chosen.append(candidates[gap.argmax()])
+    return np.array(chosen)
+
+
+def check_support(
+    support: Float[np.ndarray, "points 2"], com_xy: Float[np.ndarray, "n 2"], name: str
+) -> None:
+    """The support must enclose every centre of mass, else the object tips over.
+
+    Args:
+      support: support points, object frame, m.
+      com_xy: corners of the range of the centre of mass, object frame, m.
+      name: of the object, for the message.
+
+    Raises:
+      ValueError: naming the centre of mass that sticks out furthest.
+    """
+    depth = depth_inside(support, com_xy)
+    worst = int(np.argmin(depth))
+    if depth[worst] <= 0:
+        x, y = 100 * com_xy[worst]
+        (low_x, low_y), (high_x, high_y) = 100 * support.min(0), 100 * support.max(0)
+        raise ValueError(
+            f"{name}: with its centre of mass at ({x:.2f}, {y:.2f}) cm the object would tip over: "
+            f"its support points span x {low_x:.2f} to {high_x:.2f}, y {low_y:.2f} to "
+            f"{high_y:.2f} cm and do not enclose it; narrow the range of the centre of mass or "
+            "choose another support"
+        )
 
 
 def support_load(

@@ -11,9 +11,39 @@ reserve; ``info["reserve_reuse"]`` counts those.
 import jax
 import jax.numpy as jnp
 from brax.envs.base import Env, State, Wrapper
-from jaxtyping import Array
+from flax import struct
+from jaxtyping import Array, Bool, Float
 
 from p2r_jax.types import tree_where
+
+
+@struct.dataclass
+class UnrollRecord:
+    """What the environments went through in one unroll, for a post-mortem.
+
+    Attributes:
+      start: their state when it began, leaves [env, ...].
+      reserve: the fresh episodes they held then.
+      dynamics: state of the dynamics before each step, leaves [time, env, ...].
+      action: as given to ``step``, not yet clipped.
+      done: whether the episode ended with the step.
+      blown: whether it ended because physics blew up.
+    """
+
+    start: struct.PyTreeNode
+    reserve: struct.PyTreeNode
+    dynamics: struct.PyTreeNode
+    action: Float[Array, "time env 2"]
+    done: Bool[Array, "time env"]
+    blown: Bool[Array, "time env"]
+
+    def episode(self, time: int, env: int) -> struct.PyTreeNode:
+        """State from which the episode of ``env`` at ``time`` came: ``start`` or a reserve."""
+        ends = int(self.done[:time, env].sum())
+        if not ends:
+            return jax.tree.map(lambda x: x[env], self.start)
+        index = (env + ends - 1) % self.done.shape[1]
+        return jax.tree.map(lambda x: x[index], self.reserve)
 
 
 class TrainingEnv(Wrapper):
