@@ -61,7 +61,8 @@ def main(config: FactorConfig) -> None:
         harder = {name: getattr(REALITY_TEST, name) for name in fields}
         world = replace(REALITY_DEV, name=f"reality-dev with {factor}", **harder)
         for name in config.methods:
-            trials = draw_trials(task, place.mass_properties(task.object), config.trials, config.seed)
+            masses = place.mass_properties(task.object)
+            trials = draw_trials(task, masses, config.trials, config.seed)
             record = run_cell(name, Reality(world, task, trials), checkpoints, task, prior)
             summary = summarize(record, task)
             rows.append({"factor": factor, "method": name, **summary})

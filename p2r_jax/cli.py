@@ -4,6 +4,7 @@ import difflib
 import os
 import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 USAGE = "usage: p2r COMMAND ...; `p2r COMMAND --help` lists its options"
 
@@ -105,6 +106,27 @@ def prior(args: Sequence[str]) -> None:
     make_prior(tyro.cli(PriorConfig, args=args, prog="p2r prior"))
 
 
+def task(args: Sequence[str]) -> None:
+    """Make a task folder from a mesh: p2r task new --mesh FILE --mass KG --out DIR."""
+    import tyro
+
+    from p2r_jax.mesh_task import NewTaskConfig, new_task
+
+    _, args = _positional(args, "ACTION", ("new",), "task")
+    flat = (tyro.conf.OmitArgPrefixes,)
+    new_task(tyro.cli(NewTaskConfig, args=args, prog="p2r task new", config=flat))
+
+
+def identify(args: Sequence[str]) -> None:
+    """Centre of mass from a log of pushes: p2r identify --log LOG --out DIR [--asset A]."""
+    import tyro
+
+    from p2r_jax.estimator.identify import IdentifyConfig
+    from p2r_jax.estimator.identify import identify as run
+
+    run(tyro.cli(IdentifyConfig, args=args, prog="p2r identify"))
+
+
 COMMANDS: dict[str, Callable[[Sequence[str]], None]] = {
     "tasks": tasks,
     "train": train,
@@ -113,7 +135,9 @@ COMMANDS: dict[str, Callable[[Sequence[str]], None]] = {
     "demo": demo,
     "play": play,
     "replay": replay,
+    "identify": identify,
     "prior": prior,
+    "task": task,
 }
 
 
@@ -127,6 +151,8 @@ def _positional(args: Sequence[str], what: str, choices: Sequence[str], command:
     """First argument, which must be one of ``choices``, and the rest."""
     if not args or args[0].startswith("-"):
         raise UsageError(f"p2r {command}: give a {what} first, one of: {', '.join(choices)}")
+    if what == "TASK" and Path(args[0], "task.json").is_file():
+        return args[0], args[1:]
     if args[0] not in choices:
         raise UsageError(f"p2r {command}: no {what} {args[0]!r}{_suggest(args[0], choices)}")
     return args[0], args[1:]

@@ -8,6 +8,7 @@ import difflib
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -213,7 +214,11 @@ def task_names() -> tuple[str, ...]:
 
 
 def load_task(name: str) -> Task:
-    """A fresh task by name; an unknown name raises KeyError that lists what exists."""
+    """A fresh task by name or from a folder; an unknown name raises KeyError with all names."""
+    if Path(name, "task.json").is_file():
+        from p2r_jax.task_files import read_task
+
+        return read_task(name)
     if name not in _REGISTRY:
         near = difflib.get_close_matches(name, _REGISTRY, n=1)
         hint = f"; did you mean {near[0]!r}?" if near else ""

@@ -57,7 +57,7 @@ def test_dr_gets_the_steps_of_both_other_phases(tmp_path):
     ("argv", "says"),
     [
         (["trian"], "did you mean 'train'"),
-        (["train"], "one of: push_tblock"),
+        (["train"], "one of: push_hammer, push_tblock"),
         (["train", "push_tblok", "dr"], "did you mean 'push_tblock'"),
         (["train", "push_tblock", "phase9"], "privileged, noisy, dr"),
         (["evaluate", "--out", "unused", "--methods", "fusedd"], "fused"),

@@ -132,7 +132,14 @@ def test_pushes_do_not_depend_on_how_the_shape_is_written():
             *(jnp.float32(v) for v in asset.with_weight(0.05)), 0.25, 0.25, support
         )
         planar = PlanarDynamics(asset, 0.0125, 1.0, PlanarConfig())
-        contact = ContactDynamics(asset, 0.0125, 1.0, ContactConfig(substeps=50, support_count=6))
+        contact = ContactDynamics(
+            asset,
+            0.0125,
+            1.0,
+            ContactConfig(
+                solver="mjx", iterations=4, ls_iterations=6, substeps=50, support_count=6
+            ),
+        )
 
         def push(dynamics, yaw, physics=physics):
             start = dynamics.init(PlanarPose(jnp.zeros(2), yaw), jnp.array([0.16, 0.02]))
@@ -144,4 +151,5 @@ def test_pushes_do_not_depend_on_how_the_shape_is_written():
         moved[name] = [jax.jit(jax.vmap(lambda y, d=d: push(d, y)))(yaw) for d in (planar, contact)]
     assert float(jnp.abs(moved["boxes"][0][:, :2]).max()) > 0.02
     np.testing.assert_allclose(moved["boxes"][0], moved["polygons"][0], atol=2e-5)
-    np.testing.assert_allclose(moved["boxes"][1], moved["polygons"][1], atol=1e-3)
+    np.testing.assert_allclose(moved["boxes"][1][:, :2], moved["polygons"][1][:, :2], atol=1e-3)
+    np.testing.assert_allclose(moved["boxes"][1][:, 2], moved["polygons"][1][:, 2], atol=1e-2)

@@ -311,7 +311,11 @@ def test_ctrl_c_keeps_the_answers_in_flight(tmp_path):
     with FakeVlm(latency_s=0.5) as fake:
         command = [sys.executable, "-c", CHILD, fake.url, str(path), str(Path(__file__).parent)]
         child = subprocess.Popen(
-            command, env={**os.environ, "OPENAI_API_KEY": "k"}, stderr=subprocess.DEVNULL
+            command,
+            env={**os.environ, "OPENAI_API_KEY": "k"},
+            stderr=subprocess.DEVNULL,
+            # a shell's background job hands on an ignored SIGINT
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         )
         _until(lambda: len(fake.questions) >= 3)
         child.send_signal(signal.SIGINT)

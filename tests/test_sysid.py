@@ -89,7 +89,10 @@ def test_feet_blurred_to_their_full_radius_are_the_ellipsoid():
     np.testing.assert_allclose(friction_wrench(truth(), twist), expected, rtol=1e-5)
 
 
-@pytest.mark.parametrize("evidence", ["force", "motion"])
+@pytest.mark.parametrize(
+    "evidence",
+    ["force", pytest.param("motion", marks=pytest.mark.slow)],  # its compile alone is minutes
+)
 def test_posterior_finds_the_centre_of_mass_and_covers_it(asset, segments, evidence):
     found = Sysid(asset, TOOL, SysidConfig(evidence=evidence))(segments)
     error = np.linalg.norm(np.asarray(found.com_mean) - TRUE_COM)
@@ -97,6 +100,7 @@ def test_posterior_finds_the_centre_of_mass_and_covers_it(asset, segments, evide
     assert bool(found.covers(TRUE_COM))
 
 
+@pytest.mark.slow
 def test_without_force_mass_and_friction_of_the_table_keep_their_prior(asset, segments):
     config = SysidConfig()
     unfelt = segments.replace(wrench=np.full_like(segments.wrench, np.nan))

@@ -196,10 +196,13 @@ class Sysid:
 
     def _describe(self, evidence: Evidence, z, key) -> Posterior:
         """Samples in physical units; what the pushes said nothing about keeps its prior."""
-        key_rest, key_shared, key_mass = jax.random.split(key, 3)
+        key_rest, key_shared, key_mass, key_unseen = jax.random.split(key, 4)
         n = z.shape[0]
         rest = jax.random.normal(key_rest, (n, DIM - z.shape[1]))
         z = jnp.concatenate([z, rest], 1)
+        if evidence == "force":  # forces do not depend on the tool's friction
+            unseen = jax.random.normal(key_unseen, (n, MOTION_DIM - 3))
+            z = z.at[:, 3:MOTION_DIM].set(unseen)
         h = jax.vmap(self.belief.hypothesis)(z)
         mass, friction = self._split_limit_force(z[:, 6], key_mass)
         shared = self.shared_error_m(evidence) * jax.random.normal(key_shared, (n, 2))
