@@ -45,8 +45,9 @@ test: lint  ## lint and the default tests (no GPU)
 test-slow: $(STAMP)  ## the tests that take minutes
 	$(BIN)/python -m pytest -m slow
 
-lint: $(STAMP)  ## ruff
+lint: $(STAMP)  ## ruff: checks and format
 	$(BIN)/ruff check .
+	$(BIN)/ruff format --check p2r_jax benchmarks experiments tests
 
 lock:  ## resolve the dependencies anew into requirements/lock-VERSION.txt (PYTHON=...)
 	rm -rf build/lock && $(PYTHON) -m venv build/lock

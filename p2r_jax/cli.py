@@ -172,9 +172,8 @@ def _prepare_jax() -> None:
     when jaxlib loads, so it is set here, in the program, before the first import.
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    from p2r_jax.compat import import_mjx_quietly, use_compilation_cache
+    from p2r_jax.compat import use_compilation_cache
 
-    import_mjx_quietly()
     use_compilation_cache()
 
 

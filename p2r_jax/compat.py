@@ -10,6 +10,7 @@ import hashlib
 import io
 import platform
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -17,10 +18,15 @@ import jax.numpy as jnp
 CPUINFO = Path("/proc/cpuinfo")
 
 
-def import_mjx_quietly() -> None:
-    """MJX 3.17 prints two lines at import when its optional Warp backend is absent."""
+def import_mjx_quietly() -> Any:
+    """The module ``mujoco.mjx``, imported without the two lines it prints to stdout.
+
+    MJX 3.17 prints them when its optional Warp backend is absent, and whoever pipes
+    our output into another program would read them as results.
+    """
     with contextlib.redirect_stdout(io.StringIO()):
-        import mujoco.mjx  # noqa: F401
+        import mujoco.mjx
+    return mujoco.mjx
 
 
 def use_compilation_cache() -> None:

@@ -10,7 +10,7 @@ Two solvers share this interface: ``fused``, the step written for this scene
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import jax
 import jax.numpy as jnp
@@ -18,8 +18,9 @@ import mujoco
 import numpy as np
 from flax import struct
 from jaxtyping import Array, Float
-from mujoco import mjx, rollout
+from mujoco import rollout
 
+from p2r_jax.compat import import_mjx_quietly
 from p2r_jax.sim import contact_fused
 from p2r_jax.sim.asset import Asset
 from p2r_jax.sim.contact_fused import FusedScene, Softness
@@ -27,6 +28,11 @@ from p2r_jax.sim.footprint import Box, signed_distance
 from p2r_jax.sim.mjcf import SceneOptions, push_spec
 from p2r_jax.sim.support import support_points
 from p2r_jax.types import PhysicsParams, PlanarPose, rotate, to_object, wrap_angle
+
+if TYPE_CHECKING:
+    from mujoco import mjx
+else:
+    mjx = import_mjx_quietly()
 
 SETTLE_S = 0.2  # time for the soft table contacts to take the weight
 

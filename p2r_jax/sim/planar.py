@@ -301,4 +301,3 @@ def _apply(m, v):
 
 def _dot(a, b):
     return a[0] * b[0] + a[1] * b[1] + a[2] * b[2]
-

@@ -10,6 +10,7 @@ the same implicit step with contact forces that know about it.
 """
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import jax
 import jax.numpy as jnp
@@ -17,14 +18,19 @@ import mujoco
 import numpy as np
 from flax import struct
 from jaxtyping import Array, Float
-from mujoco import mjx
 
+from p2r_jax.compat import import_mjx_quietly
 from p2r_jax.sim.asset import Asset, add_object
 from p2r_jax.sim.contact import physics_fields, pusher_gap
 from p2r_jax.sim.mjcf import SceneOptions
 from p2r_jax.sim.planar import GRAVITY
 from p2r_jax.sim.support import friction_radius
 from p2r_jax.types import PhysicsParams, PlanarPose, rotate, to_world
+
+if TYPE_CHECKING:
+    from mujoco import mjx
+else:
+    mjx = import_mjx_quietly()
 
 
 @dataclass(frozen=True)
