@@ -278,3 +278,9 @@ def test_physics_ranges_take_a_weight_or_a_centre_of_mass_not_both():
         PhysicsRanges(com_m=((-0.1, 0.1), (0.0, 0.0)))
     with pytest.raises(ValueError, match="mass_scale"):
         PhysicsRanges(mass_scale=(0.0, 1.0))
+
+
+def test_a_centre_of_mass_outside_the_support_is_refused_before_anything_runs(task):
+    physics = PhysicsRanges(weight_x_m=None, com_m=((-0.05, 0.12), (0.0, 0.0)))
+    with pytest.raises(ValueError, match=r"at \(12\.00, 0\.00\) cm the object would tip over"):
+        PushEnv(replace(task, physics=physics))

@@ -208,7 +208,7 @@ def test_support_points_are_parsed_and_must_enclose_the_centre_of_mass(asset):
     for text in ("tray", "0,0;1,1", "0,0;1;2,2"):
         with pytest.raises(ValueError, match=r"neither one of patch, .* nor three or more points"):
             parse_support(text, asset)
-    with pytest.raises(ValueError, match=r"do not enclose the centre of mass \(-0.025, -0.025\)"):
+    with pytest.raises(ValueError, match=r"at \(-2.50, -2.50\) cm the object would tip"):
         rest_physics(asset, FEET + np.array([0.1, 0.0]), 0.3, 0.3)
     with pytest.raises(ValueError, match="contact dynamics needs a tool with a radius"):
         make_dynamics("contact", asset, 0.0, 0.1, 5, 3)

@@ -11,6 +11,7 @@ from dataclasses import replace
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from brax.envs.base import Env, State
 from flax import struct
 from jaxtyping import Array, Float
@@ -20,7 +21,7 @@ from p2r_jax.sim.health import is_healthy
 from p2r_jax.sim.observation import FEATURES, policy_features
 from p2r_jax.sim.planar import PlanarDynamics
 from p2r_jax.sim.planar_mjx import PlanarMjxDynamics
-from p2r_jax.sim.support import support_points
+from p2r_jax.sim.support import check_support, support_points
 from p2r_jax.tasks import Task
 from p2r_jax.types import Measurement, PhysicsParams, PlanarPose, rotate, wrap_angle
 
@@ -78,6 +79,14 @@ def theta_of(physics: PhysicsParams, size: int) -> Float[Array, "*env k"]:
     return physics.com[..., :size]
 
 
+def com_corners(task: Task) -> Float[np.ndarray, "n 2"]:
+    """Corners of the region in which the task's centre of mass lies, object frame, m."""
+    ranges = task.physics
+    if ranges.com_m is not None:
+        return np.array([(x, y) for x in ranges.com_m[0] for y in ranges.com_m[1]])
+    return np.array([task.object.with_weight(x)[1][:2] for x in ranges.weight_x_m])
+
+
 def make_dynamics(task: Task) -> PlanarDynamics | PlanarMjxDynamics | ContactDynamics:
     """The dynamics a task asks for; all share init / derive / advance."""
     args = (task.object, task.pusher_radius_m, task.control_period_s)
@@ -98,6 +107,9 @@ class PushEnv(Env):
         Args:
           task: the configuration.
           training: use the curriculum's starts; otherwise always the real start.
+
+        Raises:
+          ValueError: if the object would tip over for a centre of mass in the task's range.
         """
         self.task, self.training = task, training
         self.dynamics = make_dynamics(task)
@@ -105,10 +117,9 @@ class PushEnv(Env):
         self._keypoints = jnp.array(
             [[upper[0], upper[1]], [upper[0], lower[1]], [lower[0], 0.0]], jnp.float32
         )
-        self._support = jnp.array(
-            support_points(task.object, task.physics.support, task.physics.support_count),
-            jnp.float32,
-        )
+        support = support_points(task.object, task.physics.support, task.physics.support_count)
+        check_support(support, com_corners(task), task.object.name)
+        self._support = jnp.array(support, jnp.float32)
 
     @property
     def observation_size(self) -> dict[str, tuple[int]]:

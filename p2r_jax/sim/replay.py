@@ -20,6 +20,7 @@ from jaxtyping import Array, Float, Int
 
 from p2r_jax.pushlog import PushLog, resample
 from p2r_jax.sim.asset import Asset
+from p2r_jax.sim.support import check_support
 from p2r_jax.types import PhysicsParams, PlanarPose
 
 QUASI_STATIC_MPS = 0.02  # pushes slower than this may be replayed at this speed
@@ -153,23 +154,11 @@ def rest_physics(
     Raises:
       ValueError: if the support points do not enclose the centre of mass.
     """
-    check_support(support, np.array(asset.com_m[:2]))
+    check_support(support, np.array([asset.com_m[:2]]), asset.name)
     return PhysicsParams(
         *(jnp.float32(v) for v in asset.with_weight(None)), jnp.float32(friction_table),
         jnp.float32(friction_pusher), jnp.float32(support),
     )  # fmt: skip
-
-
-def check_support(support: np.ndarray, com: np.ndarray) -> None:
-    """Raise ValueError unless the support points enclose the centre of mass."""
-    angle = np.sort(np.arctan2(*(support - com).T[::-1]))
-    widest = np.diff(np.append(angle, angle[0] + 2 * np.pi)).max()
-    if widest > np.pi + 1e-6:
-        listed = "; ".join(f"{x:.4g},{y:.4g}" for x, y in support[:4])
-        raise ValueError(
-            f"the support points ({listed}{'; ...' if len(support) > 4 else ''} m, object frame) "
-            f"do not enclose the centre of mass ({com[0]:.4g}, {com[1]:.4g}): it would tip over"
-        )
 
 
 def pose_errors(

@@ -22,9 +22,9 @@ def support_points(asset: Asset, kind: str, count: int = 16) -> np.ndarray:
     Args:
       asset: the object.
       kind: ``patch`` (area of the footprint, farthest-point sampled), ``rim``
-        (evenly along the outline of the parts), ``corners`` (points of the outline far
-        from each other: the corners first; keeps the width of a thin handle, which the
-        means of ``patch`` and ``rim`` do not) or ``feet`` (three feet, the remaining
+        (evenly along the outline of the parts), ``corners`` (corners of the convex hull,
+        then points of the outline far from those; keeps the width of a thin handle, which
+        the means of ``patch`` and ``rim`` do not) or ``feet`` (three feet, the remaining
         rows repeat them so that every kind has the same shape).
       count: number of rows.
 
@@ -36,7 +36,8 @@ def support_points(asset: Asset, kind: str, count: int = 16) -> np.ndarray:
     if kind == "rim":
         return _spread(_outline(asset), count)
     if kind == "corners":
-        return _farthest(_outline(asset), count)
+        outline = _outline(asset)
+        return _farthest(outline, count, _hull_corners(outline, count))
     if kind == "feet":
         grid = _area_grid(asset, count)
         lower, upper = _bounds(asset)
@@ -97,13 +98,24 @@ def _spread(candidates: np.ndarray, count: int) -> np.ndarray:
     return centers
 
 
-def _farthest(candidates: np.ndarray, count: int) -> np.ndarray:
+def _farthest(candidates: np.ndarray, count: int, first: np.ndarray | None = None) -> np.ndarray:
     """``count`` candidates, each as far as possible from those before it."""
-    chosen = [candidates[0]]
-    for _ in range(count - 1):
+    chosen = [candidates[0]] if first is None else list(first)
+    while len(chosen) < count:
         gap = np.min([np.sum((candidates - c) ** 2, -1) for c in chosen], axis=0)
         chosen.append(candidates[gap.argmax()])
     return np.array(chosen)
+
+
+def _hull_corners(candidates: np.ndarray, count: int, tolerance: float = 1e-3) -> np.ndarray:
+    """At most ``count`` candidates whose hull leaves none further out than ``tolerance``, m."""
+    chosen = _farthest(candidates, 3, candidates[candidates.argmin(0)[:1]])
+    while len(chosen) < count:
+        depth = depth_inside(chosen, candidates)
+        if depth.min() > -tolerance:
+            break
+        chosen = np.append(chosen, candidates[[depth.argmin()]], axis=0)
+    return chosen
 
 
 def check_support(
