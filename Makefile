@@ -3,7 +3,7 @@ SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help env demo checkpoints test test-slow lint lock clean
+.PHONY: help env demo checkpoints test test-slow test-legacy lint lock clean
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 VENV := .venv
@@ -44,6 +44,11 @@ test: lint  ## lint and the default tests (no GPU)
 
 test-slow: $(STAMP)  ## the tests that take minutes
 	$(BIN)/python -m pytest -m slow
+
+test-legacy: $(STAMP)  ## gemini-legacy through its real, ended package, in build/legacy
+	[[ -x build/legacy/bin/python ]] || $(PYTHON) -m venv build/legacy
+	build/legacy/bin/pip install --quiet google-generativeai==0.8.6
+	$(BIN)/python -m pytest tests/test_prior_providers.py -k legacy
 
 lint: $(STAMP)  ## ruff: checks and format
 	$(BIN)/ruff check .

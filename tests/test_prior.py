@@ -7,7 +7,9 @@ import numpy as np
 import pytest
 
 from p2r_jax.deploy.loop import Memory, loop_step
-from p2r_jax.evaluation.methods import load_checkpoints, make_bundle
+from p2r_jax.evaluation import methods
+from p2r_jax.evaluation.evaluate import EvaluateConfig, evaluate, load_records
+from p2r_jax.evaluation.methods import Condition, load_checkpoints, make_bundle
 from p2r_jax.prior.heuristic import load_fit
 from p2r_jax.prior.prior import (
     Prior,
@@ -114,6 +116,26 @@ def test_missing_field_and_old_schema_are_refused(tmp_path):
         load_prior(written(schema=1), TASK)
 
 
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("not json", r"p\.json is no JSON file"),
+        ("[1, 2]", r"p\.json holds a JSON list"),
+        ({"mean": 0.03}, r"p\.json: .*not iterable"),
+        ({"sigma": ["wide"]}, r"p\.json: could not convert string to float: 'wide'"),
+        ({"ends": [[0.1]]}, r"p\.json: not enough values"),
+    ],
+)
+def test_a_file_edited_by_hand_into_nonsense_is_refused(tmp_path, text, message):
+    path = tmp_path / "p.json"
+    save_prior(path, A_PRIOR)
+    if isinstance(text, dict):
+        text = json.dumps(json.loads(path.read_text()) | text)
+    path.write_text(text)
+    with pytest.raises(ValueError, match=message):
+        load_prior(path, TASK)
+
+
 MISFITS = [
     ({"theta": ("com_object_y",)}, r"com_object_y.*'push_tblock' has \('com_object_x',\)"),
     ({"unit": ("cm",)}, "in cm, theta of 'push_tblock' in m; convert"),
@@ -164,6 +186,39 @@ def test_prior_from_disk_reaches_the_first_action(tmp_path):
     assert np.all(np.isfinite(action))
     np.testing.assert_allclose(known.prior.mean, [0.03])
     assert known.fused.variance[0] < 0.02**2
+
+
+@pytest.fixture
+def evaluation(tmp_path, monkeypatch):
+    """A comparison whose condition names a prior file."""
+    monkeypatch.setitem(methods.CONDITIONS, "mine", Condition(0.095, str(tmp_path / "p.json")))
+    return EvaluateConfig(
+        out=tmp_path / "out", methods=("vlm-only",), conditions=("mine",), trials=1
+    )
+
+
+def test_evaluation_acts_on_a_prior_file_from_the_first_step(tmp_path, evaluation):
+    save_prior(tmp_path / "p.json", A_PRIOR)
+    results = evaluate(evaluation)
+    assert results["conditions"]["mine"]["prior"]["kind"] == "live"
+    record = load_records(evaluation.out)["mine", "vlm-only"]
+    np.testing.assert_allclose(record.theta_used[0, :, 0], 0.03)
+    np.testing.assert_allclose(record.prior_sigma[0, 0], [0.02], rtol=1e-6)
+
+
+def test_a_prior_file_takes_the_place_of_the_conditions_own(tmp_path, evaluation):
+    save_prior(tmp_path / "given.json", A_PRIOR)
+    given = str(tmp_path / "given.json")
+    results = evaluate(replace(evaluation, conditions=("top",), prior=given))
+    assert results["conditions"]["top"]["prior"]["mean"] == [0.03]
+
+
+@pytest.mark.parametrize(("change", "message"), MISFITS)
+def test_evaluation_refuses_a_misfit_before_any_work(tmp_path, evaluation, change, message):
+    save_prior(tmp_path / "p.json", replace(A_PRIOR, **change))
+    with pytest.raises(ValueError, match=message):
+        evaluate(evaluation)
+    assert not evaluation.out.exists()
 
 
 def test_quantities_have_units_and_ranges_from_the_asset():

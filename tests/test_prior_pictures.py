@@ -10,6 +10,7 @@ import pytest
 import tyro
 from fake_vlm_server import FakeVlm
 
+from p2r_jax.mesh_task import NewTaskConfig, new_task
 from p2r_jax.prior import command, views
 from p2r_jax.prior.aggregate import TooFewAnswersError
 from p2r_jax.prior.command import PriorConfig, make_prior
@@ -24,7 +25,9 @@ from p2r_jax.prior.photos import (
     to_png,
 )
 from p2r_jax.prior.prior import load_prior
-from p2r_jax.prior.shape import shape_of_asset
+from p2r_jax.prior.shape import mask_centroids, shape_of_asset
+from p2r_jax.sim.asset import load_asset
+from p2r_jax.sim.mesh_asset import MeshOptions
 from p2r_jax.tasks import load_task
 
 Image = pytest.importorskip("PIL.Image", reason="Pillow comes with the extra vlm")
@@ -153,6 +156,46 @@ def test_rendered_axes_end_at_the_objects_edges():
         assert 1.0 < np.linalg.norm(middle) < 0.08 * np.linalg.norm(along)
 
 
+@pytest.mark.parametrize("task", ["push_tblock", "push_hammer", "push_triangle"])
+def test_every_kind_of_shipped_asset_is_rendered_with_its_axes_the_right_way_round(task):
+    """In the first view +x is up and +y left; the silhouette's centroid is the outline's."""
+    asset = load_task(task).object
+    scene = views.asset_scene(load_task(task).asset, asset)
+    try:
+        (view,) = views.render_views(scene, shape_of_asset(asset), [X, Y], 1)
+    except views.RenderError as error:
+        pytest.skip(str(error))
+    (bottom, top), (right, left) = view.axes[X][[0, -1]], view.axes[Y][[0, -1]]
+    assert top[1] < bottom[1]
+    assert left[0] < right[0]
+    uniform_x, uniform_y = asset.uniform_com
+    length, breadth = np.subtract(*reversed(asset.footprint_bounds))
+    seen = mask_centroids(view.mask, view.axes[X][0], view.axes[X][-1])["solid"]
+    # perspective and the sides of the object shift it; a wrong direction would be 0.6 off
+    np.testing.assert_allclose(seen, 2 * uniform_x / length, atol=0.25)
+    across = mask_centroids(view.mask, view.axes[Y][0], view.axes[Y][-1])["solid"]
+    np.testing.assert_allclose(across, 2 * uniform_y / breadth, atol=0.25)
+
+
+def test_an_object_made_from_a_mesh_needs_no_photo(tmp_path):
+    """Its own visual mesh is shown: rounder than the flat outline that is simulated."""
+    trimesh = pytest.importorskip("trimesh", reason="comes with mujoco-mjx")
+    pytest.importorskip("shapely", reason="extra mesh")
+    rendered(1)  # skips where nothing can be rendered
+    ball, handle = trimesh.creation.icosphere(2, 0.04), trimesh.creation.box((0.2, 0.02, 0.02))
+    ball.apply_translation((0.1, 0, 0))
+    trimesh.util.concatenate([ball, handle]).export(tmp_path / "mallet.stl")
+    new_task(NewTaskConfig(mesh=tmp_path / "mallet.stl", mass=0.5, out=tmp_path / "mallet",
+                           options=MeshOptions(mass_from="footprint")))  # fmt: skip
+    prior = run("--task", tmp_path / "mallet", "--views", 1, "--out", tmp_path / "p.json")
+    assert prior == load_prior(tmp_path / "p.json", load_task(str(tmp_path / "mallet")))
+    asset = load_asset(tmp_path / "mallet" / "asset")
+    scene = views.asset_scene(str(tmp_path / "mallet" / "asset"), asset)
+    (view,) = views.render_views(scene, shape_of_asset(asset), [X], 1)
+    shades = np.unique(view.image[view.mask].reshape(-1, 3), axis=0)
+    assert len(shades) > 100  # of a ball; a prism has a few
+
+
 def test_rendered_views_differ_and_are_reproducible():
     first, second = rendered(2), rendered(2)
     assert [v.source for v in first] == [v.source for v in second]
@@ -201,7 +244,7 @@ def run(*args) -> object:
 def test_command_looks_at_the_geometry_without_a_key(tmp_path, capsys):
     prior = run("--asset", "tblock", "--out", tmp_path / "p.json")
     assert prior == load_prior("heuristic", TASK) == load_prior(tmp_path / "p.json", TASK)
-    assert Image.open(tmp_path / "p.png").size[0] > 500
+    assert Image.open(tmp_path / "p_report.png").size[0] > 500
     assert "(heuristic)" in capsys.readouterr().out
 
 
@@ -226,7 +269,7 @@ def test_command_asks_a_model_about_photos_and_resumes_and_replays(tmp_path, pho
         shown = fake.questions[0]
     assert "a T" in shown.prompt
     assert "from the stem to the crossbar" in shown.prompt
-    pictures = [(out.parent / "prior_photos").glob("photo0-*.png"), [io.BytesIO(shown.png)]]
+    pictures = [(out.parent / "prior_shown").glob("photo0-*.png"), [io.BytesIO(shown.png)]]
     sent = [np.asarray(Image.open(next(iter(p)))) for p in pictures]
     assert sent[0].shape == sent[1].shape == (120, 160, 3)
     np.testing.assert_allclose((prior.mean, prior.sigma), ([0.03], [0.015]), atol=1e-9)

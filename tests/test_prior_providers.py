@@ -31,9 +31,9 @@ PHOTO = Photo("a.png", PNG, "digest")
 QUANTITIES = quantities_for(["com_object_x"], shape_of_asset(load_task("push_tblock").object))
 SCHEMA = answer_schema(QUANTITIES)
 PLAIN, STRUCTURED = Request("Where?", PHOTO), Request("Where?", PHOTO, SCHEMA)
-# The legacy package cannot live beside this environment's protobuf: a venv of its own.
-LEGACY_PYTHON = os.environ.get("P2R_LEGACY_PYTHON", "/tmp/legacy-venv/bin/python")
 ROOT = Path(__file__).resolve().parent.parent
+# The legacy package pins protobuf below 6, the lock file has 7: a venv of its own.
+LEGACY_PYTHON = os.environ.get("P2R_LEGACY_PYTHON", str(ROOT / "build/legacy/bin/python"))
 
 
 @pytest.fixture
@@ -219,8 +219,9 @@ def test_legacy_client_through_its_real_package():
     probe = [LEGACY_PYTHON, "-c", "import google.generativeai"]
     if not Path(LEGACY_PYTHON).exists() or subprocess.run(probe, capture_output=True).returncode:
         pytest.skip(
-            f"no google-generativeai in {LEGACY_PYTHON}: python -m venv /tmp/legacy-venv && "
-            "/tmp/legacy-venv/bin/pip install google-generativeai==0.8.6 (or P2R_LEGACY_PYTHON)"
+            f"no google-generativeai in {LEGACY_PYTHON}: python -m venv build/legacy && "
+            "build/legacy/bin/pip install google-generativeai==0.8.6, or name another "
+            "environment's Python in P2R_LEGACY_PYTHON"
         )
     behaviours = ["ok", "ok", "429", "500", "403", "malformed", "empty", "truncated", "cut",
                   "refuse"]  # fmt: skip

@@ -40,6 +40,8 @@ class EvaluateConfig:
       dynamics: a reality by name, or ``training``: the task's own dynamics, without
         noise, lag or latency.
       methods, conditions: by name.
+      prior: vision's belief in every condition, instead of the condition's own: a file
+        that ``p2r prior`` wrote, or a name.
       trials: per method and condition.
       seed: of the trials.
       checkpoints: folder with ``privileged``, ``noisy``, ``dr`` and ``estimator``;
@@ -52,6 +54,7 @@ class EvaluateConfig:
     dynamics: str = "reality-dev"
     methods: tuple[str, ...] = tuple(METHODS)
     conditions: tuple[str, ...] = ("top", "bottom")
+    prior: str | None = None
     trials: int = 200
     seed: int = 0
     checkpoints: Path | None = None
@@ -73,7 +76,9 @@ def evaluate(config: EvaluateConfig) -> dict:
     if config.trials < 1:
         raise ValueError(f"trials is {config.trials}; at least one is needed")
     masses = {name: condition(name).mass_properties(task.object) for name in config.conditions}
-    priors = {name: load_prior(condition(name).prior, task) for name in config.conditions}
+    priors = {
+        name: load_prior(config.prior or condition(name).prior, task) for name in config.conditions
+    }
     checkpoints = load_checkpoints(config.checkpoints, task, config.methods)
     new_folder(config.out, config.overwrite)
     results: dict = {

@@ -92,7 +92,7 @@ def _summary(usable: Sequence[Outcome], quantity: Quantity) -> Summary:
         mean=float(values[:, 0].mean()),
         sigma=float(values[:, 1].mean()),
         spread=_deviation(values[:, 0]),
-        between=_deviation([np.mean([m for m, _ in pairs]) for pairs in by_photo.values()]),
+        between=_deviation([float(np.mean([m for m, _ in pairs])) for pairs in by_photo.values()]),
         count=len(values),
     )
 

@@ -10,7 +10,7 @@ import threading
 import time
 from collections.abc import Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from tqdm import tqdm
 
@@ -156,11 +156,11 @@ class Asker:
     def _query(
         self, photo: Photo, query: int, prompt: str, quantities: Sequence[Quantity]
     ) -> Outcome:
-        schema = answer_schema(quantities) if self._config.structured else None
+        first = first_request(self._config, photo, query, prompt, quantities)
         unusable: list[tuple[str, str]] = []
         answers: list[Answer] = []
         for attempt in range(1 + self._config.retries):
-            answer = self._answer(Request(prompt, photo, schema, query, attempt))
+            answer = self._answer(replace(first, attempt=attempt))
             answers.append(answer)
             try:
                 estimates = parse(answer, quantities)
@@ -210,6 +210,14 @@ class Asker:
         if retry_after_s is not None:
             return min(retry_after_s, 60.0)
         return min(self._config.backoff_s * 2 ** (failures - 1), 60.0) * random.uniform(0.5, 1.0)
+
+
+def first_request(
+    config: AskConfig, photo: Photo, query: int, prompt: str, quantities: Sequence[Quantity]
+) -> Request:
+    """The first attempt at a query."""
+    schema = answer_schema(quantities) if config.structured else None
+    return Request(prompt, photo, schema, query)
 
 
 def _check_distinct(photos: Sequence[Photo]) -> None:

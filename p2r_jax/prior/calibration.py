@@ -8,10 +8,10 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from scipy import stats
 
 from p2r_jax.prior.heuristic import HeuristicFit, fit_heuristic
@@ -65,6 +65,33 @@ def load_workshop_tool(folder: Path) -> KnownObject:
     name = folder.name.replace("_", " ")
     shape = shape_of_mesh(name, mesh)
     return KnownObject(name, mesh, shape, com_x / (shape.upper[0] - shape.lower[0]))
+
+
+@dataclass(frozen=True)
+class Source:
+    """What somebody says about every object: mean and sigma, shares of the length.
+
+    Attributes:
+      name: for tables.
+      kind: ``reference`` knows the truth of these very objects.
+      mean, sigma: NaN for an object about which too few answers could be used.
+      note: how they came about.
+      spread: of the answers about each object.
+      counts: of the answers, and their tokens.
+    """
+
+    name: str
+    kind: Literal["heuristic", "reference", "synthetic", "live"]
+    mean: Float[np.ndarray, " n"]
+    sigma: Float[np.ndarray, " n"]
+    note: str
+    spread: Float[np.ndarray, " n"] | None = None
+    counts: dict | None = None
+
+    @property
+    def scored(self) -> Int[np.ndarray, " m"]:
+        """Indices of the objects about which it says something."""
+        return np.flatnonzero(np.isfinite(self.mean))
 
 
 @dataclass(frozen=True)
@@ -137,31 +164,81 @@ def constant_box(truth: Float[np.ndarray, " n"]) -> Score:
     return score(np.zeros(len(truth)), sigma, truth)
 
 
+@dataclass(frozen=True)
+class Form:
+    """One way to build the heuristic.
+
+    Attributes:
+      candidates: centroids among which the fit chooses.
+      weight: given, or None to fit it.
+    """
+
+    candidates: tuple[str, ...]
+    weight: float | None = None
+
+    def __str__(self):
+        weight = "fitted" if self.weight is None else f"{self.weight:g}"
+        return f"{' or '.join(self.candidates)}, weight {weight}"
+
+
 def leave_one_out(
     centroids: Mapping[str, Float[np.ndarray, " n"]],
     truth: Float[np.ndarray, " n"],
     names: Sequence[str],
+    weight: float | None = None,
 ) -> tuple[Float[np.ndarray, " n"], Float[np.ndarray, " n"], list[HeuristicFit]]:
     """The heuristic about each object, with everything in it fitted on the others.
 
-    Also which centroid is used is chosen without the object, so that the choice between
-    candidates costs what it costs.
+    Also which of the given centroids is used is chosen without the object. What is given
+    is not: ``nested_leave_one_out`` chooses that too. ``weight`` as in ``fit_heuristic``.
 
     Returns:
       mean and sigma per object, and the fits.
     """
     fits = []
     for held_out in range(len(truth)):
-        others = np.arange(len(truth)) != held_out
-        fits.append(
-            fit_heuristic(
-                {kind: values[others] for kind, values in centroids.items()},
-                truth[others],
-                [name for name, other in zip(names, others, strict=True) if other],
-            )
-        )
+        others = _all_but(held_out, len(truth))
+        kept = {kind: values[others] for kind, values in centroids.items()}
+        fits.append(fit_heuristic(kept, truth[others], [names[i] for i in others], weight))
     mean = np.array([fit.weight * centroids[fit.centroid][i] for i, fit in enumerate(fits)])
     return mean, np.array([fit.sigma for fit in fits]), fits
+
+
+def nested_leave_one_out(
+    centroids: Mapping[str, Float[np.ndarray, " n"]],
+    truth: Float[np.ndarray, " n"],
+    names: Sequence[str],
+    forms: Sequence[Form],
+) -> tuple[Float[np.ndarray, " n"], Float[np.ndarray, " n"], list[Form]]:
+    """As ``leave_one_out``, with the form of the heuristic chosen without the object, too.
+
+    Of the forms, the one with the best mean NLL of the other objects, each left out in its
+    turn, speaks about the object.
+
+    Returns:
+      mean and sigma per object, and the forms chosen.
+    """
+    mean, sigma, chosen = np.zeros(len(truth)), np.zeros(len(truth)), []
+    for held_out in range(len(truth)):
+        others = _all_but(held_out, len(truth))
+        kept = {kind: values[others] for kind, values in centroids.items()}
+        left = [names[i] for i in others]
+        losses = []
+        for form in forms:
+            subset = {kind: kept[kind] for kind in form.candidates}
+            m, s, _ = leave_one_out(subset, truth[others], left, form.weight)
+            losses.append(np.mean(nll(m - truth[others], s)))
+        form = forms[int(np.argmin(losses))]
+        subset = {kind: kept[kind] for kind in form.candidates}
+        fit = fit_heuristic(subset, truth[others], left, form.weight)
+        mean[held_out] = fit.weight * centroids[fit.centroid][held_out]
+        sigma[held_out] = fit.sigma
+        chosen.append(form)
+    return mean, sigma, chosen
+
+
+def _all_but(index: int, count: int) -> list[int]:
+    return [i for i in range(count) if i != index]
 
 
 def per_object(
@@ -178,6 +255,17 @@ def per_object(
     ]  # fmt: skip
 
 
-def as_row(result: Score) -> dict:
-    """The score as JSON values."""
-    return asdict(result)
+def as_row(source: Source, truth: Float[np.ndarray, " n"], names: Sequence[str]) -> dict:
+    """What a source said and its score, as JSON values."""
+    kept = source.scored
+    mean, sigma = source.mean[kept], source.sigma[kept]
+    return {
+        "source": source.name,
+        "kind": source.kind,
+        "note": source.note,
+        **asdict(score(mean, sigma, truth[kept])),
+        "left_out": [name for i, name in enumerate(names) if i not in kept],
+        "mean_spread": None if source.spread is None else float(source.spread[kept].mean()),
+        "counts": source.counts,
+        "objects": per_object([names[i] for i in kept], mean, sigma, truth[kept]),
+    }

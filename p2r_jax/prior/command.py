@@ -1,23 +1,23 @@
 """``p2r prior``: from pictures of an object to ``prior.json``, with one command."""
 
+import tempfile
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields, replace
 from hashlib import sha256
 from pathlib import Path
-from urllib.parse import urlsplit
 
 import numpy as np
 import tyro
 
 from p2r_jax.files import provenance, write_atomic
 from p2r_jax.prior.aggregate import count, summarize, to_prior
-from p2r_jax.prior.ask import AskConfig, Asker, Outcome, Tally
+from p2r_jax.prior.ask import AskConfig, Asker, Outcome, Tally, first_request
 from p2r_jax.prior.heuristic import load_fit
 from p2r_jax.prior.photos import View, load_view, to_photo
 from p2r_jax.prior.prior import Prior, heuristic_prior_at, heuristic_prior_of_shape, save_prior
 from p2r_jax.prior.prompts import fill_prompt, load_prompt
 from p2r_jax.prior.protocol import Photo, ProviderError
-from p2r_jax.prior.providers import ModelConfig, Provider, make_client, without_keys
+from p2r_jax.prior.providers import ModelConfig, Provider, make_client, settings_of, without_keys
 from p2r_jax.prior.quantities import Quantity, quantities_for
 from p2r_jax.prior.record import Record
 from p2r_jax.prior.report import check_plotting, write_report
@@ -32,16 +32,18 @@ class PriorConfig:
     """One prior.
 
     Attributes:
-      out: JSON file to write. Beside it go the record of requests and answers (.jsonl), a
-        report (.png) and the photos as they were shown; an interrupted run goes on from the
-        record when the same command is given again.
+      out: JSON file to write. Beside OUT.json go the record of requests and answers
+        (OUT.jsonl), a report (OUT_report.png) and the photos as they were shown
+        (OUT_shown/); an interrupted run goes on from the record when the same command is
+        given again.
       images: photos of the object, each from another side.
       object: what the model is told the object is, e.g. "a wooden mallet"; the asset's name
         by default.
       axis_hint: what lies at the ends of the x axis, e.g. "from the handle to the head".
       axis_px: where this axis ends in the photos, as COLUMN,ROW,COLUMN,ROW of the bottom
         (-1) and the top (+1); once for all photos or once for each. By default it is the
-        photo's vertical, between the edges of the object.
+        photo's vertical, between the edges of the object. Pixels of the photo at full
+        size, upright as a viewer shows it.
       task: what the prior is for; gives theta.
       asset: the object, for its size; by default the task's.
       views: instead of photos, render this many views of the asset.
@@ -78,10 +80,52 @@ class PriorConfig:
     def __post_init__(self):
         if not 0 < self.min_usable <= 1:
             raise ValueError(f"min_usable is {self.min_usable}; it must lie in (0, 1]")
-        if not self.sigma_scale > 0:
-            raise ValueError(f"sigma_scale is {self.sigma_scale}; it must be positive")
-        if self.images and self.views:
-            raise ValueError("give photos or --views, not both")
+        if not 0 < self.sigma_scale < np.inf:
+            raise ValueError(f"sigma_scale is {self.sigma_scale}; it must be positive and finite")
+        if self.prices_usd and not min(self.prices_usd) >= 0:
+            raise ValueError(f"prices_usd are {self.prices_usd}; they must not be negative")
+        if self.out.suffix != ".json":
+            raise ValueError(f"out is {self.out}; its name must end in .json")
+        _check_pictures(self)
+        if self.provider == "heuristic":
+            _check_nobody_is_asked(self)
+
+    @property
+    def record(self) -> Path:
+        """Requests and answers."""
+        return self.out.with_suffix(".jsonl")
+
+    @property
+    def report(self) -> Path:
+        """The picture for a person."""
+        return self.out.with_name(f"{self.out.stem}_report.png")
+
+
+def _check_pictures(config: PriorConfig) -> None:
+    """Photos or views, with the settings of these and not of those; no photo is overwritten."""
+    if config.images and config.views:
+        raise ValueError("give photos or --views, not both")
+    if config.weight_x_m is not None and not config.views:
+        raise ValueError("weight_x_m is for rendered views; give --views, or leave it out")
+    if config.axis_px and not config.images:
+        raise ValueError("axis_px is for photos, and none is given; leave it out")
+    for image in config.images:
+        if image.resolve() == config.report.resolve():
+            raise ValueError(f"{image} would be overwritten by the report; choose another --out")
+
+
+def _check_nobody_is_asked(config: PriorConfig) -> None:
+    """A model's settings without a model are a provider that was forgotten."""
+    defaults = {f.name: f for f in fields(PriorConfig)}
+    unused = [name for name in ("prompt", "sigma_scale", "prices_usd")
+              if getattr(config, name) != defaults[name].default]  # fmt: skip
+    unused += ["model"] if config.model != ModelConfig() else []
+    unused += ["ask"] if config.ask != AskConfig() else []
+    if unused:
+        raise ValueError(
+            f"provider 'heuristic' asks no model, but {', '.join(unused)} is set: "
+            "choose a --provider, or leave that out"
+        )
 
 
 def make_prior(config: PriorConfig) -> Prior:
@@ -95,7 +139,7 @@ def make_prior(config: PriorConfig) -> Prior:
     if config.out.exists():
         raise FileExistsError(f"{config.out} exists; choose another --out")
     check_plotting()
-    config.out.parent.mkdir(parents=True, exist_ok=True)
+    _check_writable(config.out.parent)
     task = load_task(config.task)
     asset = load_asset(config.asset) if config.asset else task.object
     shape = shape_of_asset(asset)
@@ -107,6 +151,18 @@ def make_prior(config: PriorConfig) -> Prior:
         return _from_model(config, shape, quantities, views)
     except (ProviderError, RenderError) as error:
         raise ValueError(without_keys(str(error))) from None
+
+
+def _check_writable(folder: Path) -> None:
+    """Create the folder; raise ValueError if nothing can be written there."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise ValueError(
+            f"cannot write into {folder} ({error.strerror}); choose another --out"
+        ) from error
 
 
 def _views(
@@ -121,9 +177,21 @@ def _views(
         scene = asset_scene(config.asset or task.asset, asset, config.weight_x_m)
         return render_views(scene, shape, coordinates, config.views)
     ends = _axis_ends(config.axis_px, len(config.images))
-    return [
+    names = _distinct_names(config.images)
+    views = [
         load_view(path, coordinates, end) for path, end in zip(config.images, ends, strict=True)
     ]
+    return [replace(view, name=name) for view, name in zip(views, names, strict=True)]
+
+
+def _distinct_names(paths: Sequence[Path]) -> list[str]:
+    """File names, with as many of their folders as it takes to tell them apart."""
+    names: list[str] = []
+    for depth in range(1, 1 + max((len(path.parts) for path in paths), default=0)):
+        names = ["/".join(path.parts[-depth:]) for path in paths]
+        if len(set(names)) == len(names):
+            break
+    return names
 
 
 def _axis_ends(texts: Sequence[str], photos: int) -> list[np.ndarray | None]:
@@ -151,8 +219,9 @@ def _from_geometry(
             {q.name: _mean_centroid(views, q.name, fit.centroid) for q in quantities},
             quantities, fit, shape.name, f"silhouette in {len(views)} photos",
         )  # fmt: skip
-    write_report(config.out.with_suffix(".png"), views, prior, quantities)
-    save_prior(config.out, prior, {"provenance": provenance()})
+    write_report(config.report, views, prior, quantities)
+    made = {"photos": {view.name: view.source for view in views}, "provenance": provenance()}
+    save_prior(config.out, prior, made)
     _print(config, prior)
     return prior
 
@@ -185,11 +254,10 @@ def _from_model(
     summaries = summarize(outcomes, quantities, int(np.ceil(config.min_usable * len(outcomes))))
     counts = count(outcomes, config.prices_usd)
     prior = to_prior(summaries, quantities, outcomes, shape.name, config.sigma_scale)
-    write_report(
-        config.out.with_suffix(".png"), views, prior, quantities, outcomes, summaries, counts
-    )
+    write_report(config.report, views, prior, quantities, outcomes, summaries, counts)
     made = {
-        "settings": _settings(config),
+        "settings": settings_of(config.provider, config.model),
+        "described_as": {"object": config.object or shape.name, "axis_hint": config.axis_hint},
         "prompt": {"name": config.prompt, "sha256": sha256(prompt.encode()).hexdigest()},
         "photos": {photo.name: photo.digest for photo in photos},
         "summaries": [asdict(summary) for summary in summaries],
@@ -210,17 +278,18 @@ def _ask(
     if config.provider == "replay":
         asker = Asker(client, None, config.ask)
         return asker.ask_all(photos, prompt, quantities), asker.tally
-    folder = config.out.with_name(config.out.stem + "_photos")
+    folder = config.out.with_name(f"{config.out.stem}_shown")
     folder.mkdir(exist_ok=True)
     for photo in photos:
         write_atomic(folder / f"{Path(photo.name).stem}-{photo.digest[:12]}.png", photo.png)
-    record = Record(config.out.with_suffix(".jsonl"), _settings(config))
-    if record.contents.requested:
-        print(
-            f"{record.path}: going on from {len(record.contents.answers)} answers; "
-            f"{len(record.contents.unanswered)} requests got none and are sent again"
-        )
+    record = Record(config.record, settings_of(config.provider, config.model))
     try:
+        first = {
+            first_request(config.ask, photo, query, prompt, quantities).key
+            for photo in photos
+            for query in range(config.ask.queries)
+        }
+        _say_what_is_there(record, first)
         asker = Asker(client, record, config.ask)
         return asker.ask_all(photos, prompt, quantities), asker.tally
     except KeyboardInterrupt:
@@ -230,18 +299,19 @@ def _ask(
         record.close()
 
 
-def _settings(config: PriorConfig) -> dict:
-    """What answers of one record have in common; no key, and of the URL only the server."""
-    model = config.model
-    server = urlsplit(model.base_url).hostname if model.base_url else None
-    return {
-        "provider": config.provider,
-        "model": model.name,
-        "server": server,
-        "temperature": model.temperature,
-        "max_output_tokens": model.max_output_tokens,
-        **({"replay": model.replay.name} if model.replay else {}),
-    }
+def _say_what_is_there(record: Record, asked: set[str]) -> None:
+    """Print how far an earlier run got; raise ValueError if it asked about something else."""
+    answered = record.contents.answers.keys()
+    if answered and not answered & asked:
+        raise ValueError(
+            f"{record.path} holds answers to other questions: photos, axis, prompt or theta "
+            "differ; choose another --out, or ask the same to go on"
+        )
+    if record.contents.requested:
+        print(
+            f"{record.path}: going on from {len(answered)} answers; "
+            f"{len(record.contents.unanswered)} requests got none and are sent again"
+        )
 
 
 def _print(config: PriorConfig, prior: Prior) -> None:
@@ -249,4 +319,4 @@ def _print(config: PriorConfig, prior: Prior) -> None:
         prior.theta, prior.mean, prior.sigma, prior.unit, strict=True
     ):
         print(f"{name} {mean:+.4f} ± {sigma:.4f} {unit} ({prior.kind})")
-    print(f"{config.out}, {config.out.with_suffix('.png').name}: {prior.source}")
+    print(f"{config.out}, {config.report.name}: {prior.source}")

@@ -40,30 +40,34 @@ def fit_heuristic(
     centroids: Mapping[str, Float[np.ndarray, " n"]],
     truth: Float[np.ndarray, " n"],
     objects: Sequence[str],
+    weight: float | None = None,
 ) -> HeuristicFit:
     """The candidate centroid with the smallest residuals, its weight and predictive sigma.
 
     Least squares without an intercept, as turning an object around must turn the guess
     around. Predictive variance of one more object: s^2 (1 + 1/n) nu / (nu - 2), with
-    s^2 = SSE / nu and nu = n - 1.
+    s^2 = SSE / nu and nu = n - 1; with a given weight, s^2 nu / (nu - 2) and nu = n.
 
     Args:
       centroids: by candidate, from the centre of the bounding box, shares of the length.
       truth: true centre of mass, likewise.
       objects: names.
+      weight: given instead of fitted.
 
     Raises:
       ValueError: with fewer than four objects, which leave no variance to state.
     """
-    n, nu = len(truth), len(truth) - 1
-    if nu <= 2:
+    n, fitted = len(truth), int(weight is None)
+    nu = n - fitted
+    if n < 4:
         raise ValueError(f"{n} objects are too few to state a sigma; four are needed")
     fits = []
     for name, centroid in centroids.items():
-        weight = float(np.clip(centroid @ truth / max(centroid @ centroid, 1e-12), 0, 1))
-        squares = float(np.sum((truth - weight * centroid) ** 2))
-        variance = squares / nu * (1 + 1 / n) * nu / (nu - 2)
-        fits.append((squares, HeuristicFit(name, weight, variance**0.5, tuple(objects))))
+        best = float(np.clip(centroid @ truth / max(centroid @ centroid, 1e-12), 0, 1))
+        share = best if weight is None else weight
+        squares = float(np.sum((truth - share * centroid) ** 2))
+        variance = squares / nu * (1 + fitted / n) * nu / (nu - 2)
+        fits.append((squares, HeuristicFit(name, share, variance**0.5, tuple(objects))))
     return min(fits, key=lambda fit: fit[0])[1]
 
 

@@ -50,10 +50,12 @@ def parse(answer: Answer, quantities: Sequence[Quantity]) -> dict[str, Estimate]
     if answer.stop == "truncated":
         raise UnusableError("cut off at the token limit")
     fields = _json_object(answer.text)
-    read = _from_text if fields is None else _from_json
     estimates = {}
     for quantity in quantities:
-        estimate = read(answer.text if fields is None else fields, quantity)
+        if fields is None:
+            estimate = _from_text(answer.text, quantity)
+        else:
+            estimate = _from_json(fields, quantity)
         problem = quantity.problem(estimate.value, estimate.sigma)
         if problem:
             raise UnusableError(problem)

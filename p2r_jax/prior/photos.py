@@ -52,8 +52,9 @@ def load_view(
     Args:
       path: PNG, JPEG or whatever Pillow reads; an alpha channel is the object's mask.
       coordinates: which axes are needed.
-      ends: pixel (column, row) of the x axis' bottom (-1) and top (+1) end in the file;
-        without it the axis is the photo's vertical, between the object's edges.
+      ends: pixel (column, row) of the x axis' bottom (-1) and top (+1) end in the photo at
+        full size, upright as a viewer shows it; without it the axis is the photo's
+        vertical, between the object's edges.
 
     Raises:
       FileNotFoundError, ValueError: if it is no picture, or no object can be made out in it.
@@ -65,12 +66,26 @@ def load_view(
     pixels = np.ascontiguousarray(rgba[..., :3])
     mask = None
     if ends is None or "com_object_y" in coordinates:
-        mask = rgba[..., 3] > 127 if np.any(rgba[..., 3] < 128) else foreground_mask(pixels, path)
+        mask = _mask(rgba, path)
     if ends is not None:
         ends = scale * np.asarray(ends, float)
         _check_inside(ends, image.size, path)
     axes = axes_between(mask, ends)
     return View(path.name, pixels, mask, {name: axes[name] for name in coordinates}, source)
+
+
+def _mask(rgba: UInt8[np.ndarray, "h w 4"], path: Path) -> Bool[np.ndarray, "h w"]:
+    """The alpha channel where it says something, else what stands out."""
+    opaque = rgba[..., 3] > 127
+    if opaque.all():
+        return foreground_mask(np.ascontiguousarray(rgba[..., :3]), path)
+    rows, columns = opaque.any(1).sum(), opaque.any(0).sum()
+    if min(rows, columns) < 3:
+        raise ValueError(
+            f"{path}: its alpha, the object's mask, leaves {columns} x {rows} pixels; "
+            "save the photo without alpha, or with the object opaque"
+        )
+    return opaque
 
 
 def foreground_mask(
@@ -186,22 +201,43 @@ def _kept_inside(place: np.ndarray, size: tuple[int, int], margin: float) -> tup
 
 
 def _check_inside(ends: np.ndarray, size: tuple[int, int], path: Path) -> None:
-    if np.any(ends < 0) or np.any(ends > size) or np.allclose(ends[0], ends[1]):
+    if not np.all((ends >= 0) & (ends <= size)) or np.allclose(ends[0], ends[1]):
         raise ValueError(
             f"{path}: the axis' ends {ends.round().tolist()} are not two points within {size}"
         )
 
 
 def _open(path: Path) -> tuple["Image", str]:
+    """The picture, upright and with 8 bits per channel, and the SHA-256 of its file."""
     Image, _, _ = _pillow()
     from PIL import ImageOps, UnidentifiedImageError
 
-    data = Path(path).read_bytes()
+    if path.is_dir():
+        raise FileNotFoundError(f"{path} is a folder; name the photos in it, e.g. {path}/*.jpg")
+    if not path.is_file():
+        raise FileNotFoundError(f"there is no photo {path}")
+    data = path.read_bytes()
     try:
-        image = ImageOps.exif_transpose(Image.open(io.BytesIO(data)))
+        image = _eight_bits(ImageOps.exif_transpose(Image.open(io.BytesIO(data))))
     except UnidentifiedImageError as error:
-        raise ValueError(f"{path} is not a picture that Pillow reads") from error
+        raise ValueError(
+            f"{path} is not a picture that Pillow reads; convert it to PNG or JPEG"
+        ) from error
+    except Image.DecompressionBombError as error:
+        raise ValueError(f"{path} is too large: {error}; make it smaller") from error
+    except Exception as error:  # decoders raise what they like on a damaged file
+        raise ValueError(f"{path} is damaged or cut off: {error}; copy or save it anew") from error
     return image, hashlib.sha256(data).hexdigest()
+
+
+def _eight_bits(image: "Image") -> "Image":
+    """Pictures of 16 or 32 bits (depth cameras, TIFF) stretched from black to white."""
+    Image, _, _ = _pillow()
+    if image.mode[0] not in "IF":
+        return image
+    values = np.asarray(image, float)
+    low, high = values.min(), values.max()
+    return Image.fromarray((255 * (values - low) / max(high - low, 1e-12)).astype(np.uint8))
 
 
 def _otsu(values: Float[np.ndarray, "*n"]) -> float:

@@ -91,10 +91,7 @@ def load_prior(path_or_name: str | Path, task: Task) -> Prior:
     if path_or_name == HEURISTIC:
         return heuristic_prior(task.object, task)
     path = Path(path_or_name)
-    if path.is_file():
-        prior = _from_record(json.loads(path.read_text()), str(path))
-    else:
-        prior = _paper_summary(str(path_or_name), task)
+    prior = _from_file(path) if path.is_file() else _paper_summary(str(path_or_name), task)
     check_prior(prior, task, str(path_or_name))
     return prior
 
@@ -212,20 +209,38 @@ def _paper_summary(name: str, task: Task) -> Prior:
     if entry["task"] != task.name:
         raise ValueError(f"prior {name!r} is about task {entry['task']!r}, not {task.name!r}")
     common = {k: record[k] for k in ("schema", "theta", "unit", "kind", "object", "ends")}
-    return _from_record(common | {k: entry[k] for k in ("mean", "sigma", "source")}, name)
+    return _from_record(common | {k: entry[k] for k in ("mean", "sigma", "source")})
 
 
-def _from_record(record: dict, where: str) -> Prior:
+def _from_file(path: Path) -> Prior:
+    try:
+        record = json.loads(path.read_text())
+    except ValueError as error:
+        raise ValueError(f"{path} is no JSON file, hence no prior: {error}") from error
+    if not isinstance(record, dict):
+        raise ValueError(f"{path} holds a JSON {type(record).__name__}, not a prior's fields")
+    try:
+        return _from_record(record)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{path}: {error}") from error
+
+
+def _from_record(record: dict) -> Prior:
     if record.get("schema") != SCHEMA_VERSION:
-        raise ValueError(
-            f"{where}: schema {record.get('schema')!r}, this version reads {SCHEMA_VERSION}"
-        )
+        raise ValueError(f"schema {record.get('schema')!r}, this version reads {SCHEMA_VERSION}")
     missing = [f.name for f in fields(Prior) if f.name not in record]
     if missing:
-        raise ValueError(f"{where} lacks {', '.join(missing)}")
-    values = {k: tuple(record[k]) for k in ("theta", "mean", "sigma", "unit")}
-    ends = tuple((low, high) for low, high in record["ends"])
-    return Prior(**values, ends=ends, **{k: record[k] for k in ("kind", "source", "object")})
+        raise ValueError(f"the prior lacks {', '.join(missing)}")
+    return Prior(
+        theta=tuple(record["theta"]),
+        mean=tuple(map(float, record["mean"])),
+        sigma=tuple(map(float, record["sigma"])),
+        unit=tuple(record["unit"]),
+        kind=record["kind"],
+        source=record["source"],
+        object=record["object"],
+        ends=tuple((float(low), float(high)) for low, high in record["ends"]),
+    )
 
 
 def _list(names: Sequence[str]) -> str:

@@ -35,10 +35,10 @@ def load_prompt(name_or_path: str) -> str:
         raise FileNotFoundError(
             f"no prompt {name_or_path!r}: neither a file nor one of {', '.join(prompt_names())}"
         )
-    template = path.read_text()
+    template = path.read_text(encoding="utf-8", errors="replace")
     slots = set(Template(template).get_identifiers())
-    if slots != set(SLOTS):
-        raise ValueError(f"prompt {path}: it needs the slots ${', $'.join(SLOTS)} and no other")
+    if slots != set(SLOTS) or not Template(template).is_valid():
+        raise ValueError(f"prompt {path}: it needs the slots ${', $'.join(SLOTS)} and no other $")
     return template
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal, Protocol
 
+Stop = Literal["complete", "truncated", "refused"]
 SYNTHETIC = "synthetic"  # a model whose name starts so made its answers up, for a test
 
 
@@ -70,7 +71,7 @@ class Answer:
     """
 
     text: str
-    stop: Literal["complete", "truncated", "refused"]
+    stop: Stop
     model: str
     input_tokens: int | None = None
     output_tokens: int | None = None

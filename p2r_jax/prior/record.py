@@ -89,21 +89,21 @@ class Record:
             existing record differs.
         """
         self.path, self._lock = path, threading.Lock()
-        settings = json.loads(json.dumps(settings))
+        ours: dict[str, Any] = json.loads(json.dumps(settings))
         path.parent.mkdir(parents=True, exist_ok=True)
         self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
         try:
             _lock(self._file, path)
             self.contents = read_record(path)
             if self.contents.settings:
-                _check_settings(path, self.contents.settings, settings)
+                _check_settings(path, self.contents.settings, ours)
         except BaseException:
             self.close()
             raise
         os.ftruncate(self._file, self.contents.complete_bytes)
         if not self.contents.settings:
-            self.contents.settings = settings
-            self._write(kind="record", schema=SCHEMA_VERSION, settings=settings)
+            self.contents.settings = ours
+            self._write(kind="record", schema=SCHEMA_VERSION, settings=ours)
 
     def request(self, request: Request) -> None:
         """Note that a request is about to be sent."""

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from textwrap import fill
 
 from p2r_jax.prior.aggregate import Counts, Summary
 from p2r_jax.prior.ask import Outcome
@@ -11,6 +12,7 @@ from p2r_jax.prior.providers import missing_package
 from p2r_jax.prior.quantities import Quantity
 
 BLUE, ORANGE, GREY = "#0072B2", "#E69F00", "#777777"
+LETTERS_PER_INCH = 13  # of the 9 point text
 IN_PRINT = {"m": (100.0, "cm")}  # SI inside, centimetres where something is printed
 
 
@@ -46,7 +48,9 @@ def write_report(
     columns = max(1, min(len(views), 5))
     rows = -(-len(views) // columns)
     heights = [2.1] * rows + [0.7 + (0.25 * len(views) if outcomes else 0.3)] * len(quantities)
-    figure = Figure(figsize=(2.6 * max(columns, 3), sum(heights) + 1.0), layout="constrained")
+    width = 2.6 * max(columns, 3)
+    figure = Figure(figsize=(width, sum(heights) + 1.2), layout="constrained")
+    letters = int(LETTERS_PER_INCH * width)
     FigureCanvasAgg(figure)
     grid = figure.add_gridspec(len(heights), columns, height_ratios=heights)
     for index, view in enumerate(views):
@@ -58,8 +62,10 @@ def write_report(
     for row, quantity in enumerate(quantities):
         axes = figure.add_subplot(grid[rows + row, :])
         _draw_answers(axes, quantity, prior, row, names, outcomes)
-        axes.set_title(_sentence(quantity, prior, row, summaries), fontsize=9, loc="left")
-    figure.suptitle(_heading(prior, counts), fontsize=9, ha="left", x=0.01)
+        sentence = fill(_sentence(quantity, prior, row, summaries), letters)
+        axes.set_title(sentence, fontsize=9, loc="left")
+    heading = "\n".join(fill(line, letters) for line in _heading(prior, counts).splitlines())
+    figure.suptitle(heading, fontsize=9, ha="left", x=0.01)
     figure.savefig(path, dpi=150, format="png")
 
 

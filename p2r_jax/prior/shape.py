@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from jaxtyping import Bool, Float
-from scipy.spatial import ConvexHull
+from scipy.spatial import ConvexHull, QhullError
 
 from p2r_jax.sim.asset import Asset
 
@@ -75,7 +75,7 @@ def load_mesh(
     import trimesh
 
     mesh = trimesh.load(path, force="mesh")
-    if len(mesh.faces) == 0:
+    if not isinstance(mesh, trimesh.Trimesh) or len(mesh.faces) == 0:
         raise ValueError(f"{path} holds no triangles")
     mesh.apply_scale(unit_m)
     T_object_file = object_frame(mesh.bounds, axis)
@@ -140,8 +140,15 @@ def mask_centroids(
 
 
 def hull_centroid(points: Float[np.ndarray, "n 2"]) -> Float[np.ndarray, " 2"]:
-    """Centroid of the area of the convex hull of points in the plane."""
-    corners = points[ConvexHull(points).vertices]
+    """Centroid of the area of the convex hull of points in the plane.
+
+    Raises:
+      ValueError: if the points lie on one line.
+    """
+    try:
+        corners = points[ConvexHull(points).vertices]
+    except QhullError as error:
+        raise ValueError("an outline without area has no centroid") from error
     following = np.roll(corners, -1, axis=0)
     cross = corners[:, 0] * following[:, 1] - corners[:, 1] * following[:, 0]
     return (cross[:, None] * (corners + following)).sum(0) / (3 * cross.sum())

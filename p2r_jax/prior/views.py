@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 WORKER = Path(__file__).with_name("render_worker.py")
 BACKENDS = ("cgl",) if sys.platform == "darwin" else ("egl", "osmesa")
 SIZE = (640, 480)
+MAX_VIEWS = 64
 FOVY_DEG = 35.0
 ELEVATIONS_DEG = (55.0, 75.0)  # in turn: both show the axis, one more of the sides
 WEIGHT_RADIUS_M, WEIGHT_DENSITY = 0.015, 7850.0
@@ -63,7 +64,7 @@ def asset_scene(name_or_folder: str, asset: Asset, weight_x_m: float | None = No
       weight_x_m: shows the asset's metal weight on top, at this place on the x axis.
 
     Raises:
-      ValueError: for a weight that the asset does not have.
+      ValueError: for a weight that the asset does not have, or a place off the asset.
     """
     folder = Path(name_or_folder)
     if not (folder / "object.xml").is_file():
@@ -72,6 +73,12 @@ def asset_scene(name_or_folder: str, asset: Asset, weight_x_m: float | None = No
     if weight_x_m is not None:
         if asset.weight is None:
             raise ValueError(f"asset {asset.name!r} has no movable weight")
+        (low, _), (high, _) = asset.footprint_bounds
+        if not low <= weight_x_m <= high:
+            raise ValueError(
+                f"weight_x_m is {weight_x_m:g}, off {asset.name!r}, which reaches from "
+                f"{low:g} to {high:g} m"
+            )
         area = np.pi * WEIGHT_RADIUS_M**2
         half = asset.weight.mass_kg / WEIGHT_DENSITY / area / 2
         spec.body("object").add_geom(
@@ -87,7 +94,7 @@ def mesh_scene(mesh: "trimesh.Trimesh") -> mujoco.MjSpec:
     """A mesh in its object frame, lying on the table, in the colours of its faces."""
     spec = mujoco.MjSpec()
     body = spec.worldbody.add_body(name="object", pos=[0, 0, -float(mesh.bounds[0][2])])
-    colors = np.asarray(mesh.visual.face_colors, float) / 255
+    colors = _face_colors(mesh)
     kinds, groups = np.unique(colors, axis=0, return_inverse=True)
     for index, rgba in enumerate(kinds):
         faces = mesh.faces[groups.ravel() == index]
@@ -108,6 +115,17 @@ def mesh_scene(mesh: "trimesh.Trimesh") -> mujoco.MjSpec:
     return spec
 
 
+def _face_colors(mesh: "trimesh.Trimesh") -> Float[np.ndarray, "faces 4"]:
+    """RGBA of every face, 0 to 1; of a texture, its mean colour on the face."""
+    from trimesh.visual import ColorVisuals, TextureVisuals
+
+    visual = mesh.visual
+    if isinstance(visual, TextureVisuals):
+        visual = visual.to_color()
+    assert isinstance(visual, ColorVisuals)
+    return np.asarray(visual.face_colors, float) / 255
+
+
 def render_views(
     spec: mujoco.MjSpec, shape: ObjectShape, coordinates: Sequence[str], count: int
 ) -> list[View]:
@@ -121,10 +139,11 @@ def render_views(
       count: number of views, evenly spaced in azimuth.
 
     Raises:
+      ValueError: if ``count`` is not between 1 and ``MAX_VIEWS``.
       RenderError: if no OpenGL library works here.
     """
-    if count < 1:
-        raise ValueError(f"{count} views; at least one is needed")
+    if not 1 <= count <= MAX_VIEWS:
+        raise ValueError(f"{count} views; between 1 and {MAX_VIEWS} can be rendered")
     lower, upper = np.array(shape.lower), np.array(shape.upper)
     cameras = [_camera(index, count, lower, upper) for index in range(count)]
     _dress(spec, float(np.linalg.norm(upper - lower)))

@@ -4,6 +4,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
+from urllib.parse import urlsplit
 
 from p2r_jax.prior.protocol import ProviderError, VlmClient
 
@@ -40,6 +41,10 @@ class ModelConfig:
             raise ValueError(f"timeout_s is {self.timeout_s}; it must be positive")
         if self.max_output_tokens is not None and self.max_output_tokens < 1:
             raise ValueError(f"max_output_tokens is {self.max_output_tokens}; it must be positive")
+        if self.base_url is not None:
+            parts = urlsplit(self.base_url)
+            if parts.scheme not in ("http", "https") or not parts.hostname:
+                raise ValueError(f"base_url is {self.base_url!r}; it must be http(s)://SERVER...")
 
 
 def make_client(provider: Provider, config: ModelConfig) -> VlmClient:
@@ -48,7 +53,8 @@ def make_client(provider: Provider, config: ModelConfig) -> VlmClient:
     Raises:
       ImportError: naming the extra to install.
       ValueError: if there is no such provider, or the model or record is not named.
-      ProviderError: if the key is not in the environment.
+      FileNotFoundError: if there is no such record.
+      ProviderError: if the key is not in the environment, or cannot be one.
     """
     if provider == "replay":
         from p2r_jax.prior.providers.replay import ReplayClient
@@ -79,11 +85,33 @@ def make_client(provider: Provider, config: ModelConfig) -> VlmClient:
     return OpenAiClient(config, key)
 
 
+def settings_of(provider: Provider, config: ModelConfig) -> dict:
+    """What answers of one record have in common; no key, and of the URL only the server."""
+    return {
+        "provider": provider,
+        "model": config.name,
+        "server": urlsplit(config.base_url).hostname if config.base_url else None,
+        "temperature": config.temperature,
+        "max_output_tokens": config.max_output_tokens,
+        **({"replay": config.replay.name} if config.replay else {}),
+    }
+
+
 def _key(provider: str, local: bool) -> str:
-    """The API key from the environment; a server named by URL may do without."""
+    """The API key from the environment; a server named by URL may do without.
+
+    A key that no HTTP header can carry is refused here: clients would quote it, escaped,
+    in their errors, where ``without_keys`` does not find it.
+    """
     for name in KEYS[provider]:
-        if os.environ.get(name):
-            return os.environ[name]
+        key = os.environ.get(name)
+        if key and not (key.isascii() and key.isprintable() and " " not in key):
+            raise ProviderError(
+                f"{name} in the environment holds blanks, line breaks or other characters "
+                "that no key has; set it anew"
+            )
+        if key:
+            return key
     if local:
         return "none"
     raise ProviderError(

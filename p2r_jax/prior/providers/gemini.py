@@ -1,9 +1,9 @@
 """Gemini through google-genai, the maintained client."""
 
 import json
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
-from p2r_jax.prior.protocol import Answer, Request, TransientError, http_error
+from p2r_jax.prior.protocol import Answer, Request, Stop, TransientError, http_error
 from p2r_jax.prior.providers import ModelConfig, missing_package
 
 if TYPE_CHECKING:
@@ -19,7 +19,8 @@ class GeminiClient:
             from google.genai import types
         except ImportError as error:
             raise missing_package("google-genai", "vlm") from error
-        self._config, self._types = config, types
+        assert config.name is not None  # make_client has checked
+        self._name, self._config, self._types = config.name, config, types
         options = types.HttpOptions(
             base_url=config.base_url,
             timeout=int(1000 * config.timeout_s),
@@ -35,7 +36,7 @@ class GeminiClient:
         broken = (httpx2.TransportError, errors.UnknownApiResponseError, json.JSONDecodeError)
         try:
             response = self._client.models.generate_content(
-                model=self._config.name,
+                model=self._name,
                 contents=self._contents(request),
                 config=self._options(request),
             )
@@ -51,7 +52,7 @@ class GeminiClient:
         return [picture, request.prompt]
 
     def _options(self, request: Request) -> Any:
-        structured = {}
+        structured: dict[str, Any] = {}
         if request.schema is not None:
             structured = {
                 "response_mime_type": "application/json",
@@ -61,7 +62,7 @@ class GeminiClient:
             temperature=self._config.temperature,
             max_output_tokens=self._config.max_output_tokens,
             automatic_continuation=False,  # one call is one request
-            automatic_function_calling={"disable": True},
+            automatic_function_calling=self._types.AutomaticFunctionCallingConfig(disable=True),
             **structured,
         )
 
@@ -76,7 +77,8 @@ def to_answer(response: "GenerateContentResponse") -> Answer:
     blocked = feedback.block_reason.name if feedback and feedback.block_reason else None
     if not response.candidates and not blocked:
         raise TransientError("gemini: a response without candidates")
-    usage, text, stop = response.usage_metadata, f"prompt blocked: {blocked}", "refused"
+    usage, text = response.usage_metadata, f"prompt blocked: {blocked}"
+    stop: Stop = "refused"
     if response.candidates:
         candidate = response.candidates[0]
         parts = (candidate.content.parts or []) if candidate.content else []
@@ -92,7 +94,7 @@ def to_answer(response: "GenerateContentResponse") -> Answer:
     )
 
 
-def stop_word(reason: str) -> Literal["complete", "truncated", "refused"]:
+def stop_word(reason: str) -> Stop:
     """Gemini's finish reason in our three words."""
     if reason in ("STOP", "FINISH_REASON_UNSPECIFIED"):
         return "complete"

@@ -8,7 +8,7 @@ import warnings
 from collections.abc import Mapping
 from typing import Any
 
-from p2r_jax.prior.protocol import Answer, Request, TransientError, http_error
+from p2r_jax.prior.protocol import Answer, Request, Stop, TransientError, http_error
 from p2r_jax.prior.providers import ModelConfig, missing_package
 from p2r_jax.prior.providers.gemini import stop_word
 
@@ -86,7 +86,8 @@ def to_answer(response: Mapping[str, Any]) -> Answer:
     blocked = (response.get("prompt_feedback") or {}).get("block_reason")
     if not candidates and not blocked:
         raise TransientError("gemini-legacy: a response without candidates")
-    text, stop = f"prompt blocked: {blocked}", "refused"
+    text = f"prompt blocked: {blocked}"
+    stop: Stop = "refused"
     if candidates:
         parts = (candidates[0].get("content") or {}).get("parts") or []
         text = "".join(part.get("text", "") for part in parts)

@@ -1,9 +1,9 @@
 """OpenAI and every server that speaks its chat format, by base URL."""
 
 import base64
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
-from p2r_jax.prior.protocol import Answer, Request, TransientError, http_error
+from p2r_jax.prior.protocol import Answer, Request, Stop, TransientError, http_error
 from p2r_jax.prior.providers import ModelConfig, missing_package
 
 if TYPE_CHECKING:
@@ -80,7 +80,7 @@ def to_answer(response: "ChatCompletion") -> Answer:
     )
 
 
-def stop_word(reason: str | None) -> Literal["complete", "truncated", "refused"]:
+def stop_word(reason: str | None) -> Stop:
     """OpenAI's finish reason in our three words."""
     if reason in ("stop", None):
         return "complete"

@@ -10,6 +10,10 @@ class ReplayClient:
     """``VlmClient`` that answers what an earlier run recorded, whoever was asked then."""
 
     def __init__(self, path: Path):
+        if not path.is_file():
+            raise FileNotFoundError(
+                f"no record at {path}: --model.replay names the .jsonl beside a prior.json"
+            )
         self._path = path
         self._answers = read_record(path).answers
 
