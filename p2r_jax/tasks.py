@@ -267,3 +267,76 @@ def push_hammer() -> Task:
         reward=replace(base.reward, free_reach_m=0.18),
         success=replace(base.success, hold_s=2.0),
     )
+
+
+@register
+def push_triangle() -> Task:
+    """The CMU triangle of 150 mm on three feet by its corners: CoM unknown in x and y.
+
+    1 cm actions at 1 Hz: the robot of the recorded pushes moves at 3 to 8 mm/s. The middle
+    of the range lies 17.7 mm from the real centre of mass, so an estimator that learned
+    nothing is that wrong. Friction is wider than what the experimenters quote for their
+    tables (0.28, 0.34), and at its highest no push at mid height tips the triangle over.
+
+    Ours: layout and episode length, for the shorter actions; the tool's 5 mm radius.
+    """
+    base = push_tblock()
+    com = (-0.057, -0.018)
+    return replace(
+        base,
+        name="push_triangle",
+        asset="triangle_150",
+        theta=_com_xy(com),
+        theta_noise_m=0.008,
+        action_scale_m=0.01,
+        episode_length=150,
+        pusher_radius_m=0.005,
+        layout=replace(
+            base.layout,
+            start_xy=(0.30, 0.08),
+            goal_xy=(0.30, -0.08),
+            ee_start_xy=(0.14, 0.0),
+        ),
+        physics=PhysicsRanges(
+            weight_x_m=None,
+            com_m=(com, com),
+            friction=(0.15, 0.65),
+            support="corners",
+            support_count=3,
+        ),
+        curriculum=replace(base.curriculum, position_noise_m=0.04, ee_radius_m=0.13),
+    )
+
+
+@register
+def push_triangle_101() -> Task:
+    """The smaller CMU triangle, 101 x 99 mm of wood, of the continuous runs.
+
+    The middle of its range lies 16 mm from the real centre of mass, which leaves 4 mm
+    between the ends of the range and the edges: where friction is high, such a triangle
+    would tip over in three dimensions. Meant for ``planar``. The tool is the pointed finger
+    of the logs.
+    """
+    base = push_triangle()
+    com_x, com_y = (-0.0455, -0.0115), (-0.0445, -0.0105)
+    return replace(
+        base,
+        name="push_triangle_101",
+        asset="triangle_101",
+        theta=_com_xy(com_x, com_y),
+        theta_noise_m=0.005,
+        pusher_radius_m=0.001,
+        physics=replace(base.physics, com_m=(com_x, com_y)),
+    )
+
+
+def _com_xy(
+    x: tuple[float, float], y: tuple[float, float] | None = None
+) -> tuple[ThetaSpec, ThetaSpec]:
+    """Both components of the centre of mass, uniform in these ranges (y as x by default), m."""
+    return tuple(
+        ThetaSpec(
+            f"com_object_{axis}", "m", low, high, mean=(low + high) / 2, std=(high - low) / 12**0.5
+        )
+        for axis, (low, high) in (("x", x), ("y", y or x))
+    )

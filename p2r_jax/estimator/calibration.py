@@ -12,17 +12,17 @@ SINCE_CONTACT = ((0, 0), (1, 3), (4, 6), (7, 9), (10, 14), (15, 29), (30, 100))
 IN_WINDOW = ((0, 0), (1, 3), (4, 6), (7, 9), (10, 10))
 
 
-def calibration_report(data: Episodes, history: int = 10) -> dict:
-    """Summaries of the first component of theta, in centimetres.
+def calibration_report(data: Episodes, history: int = 10, component: int = 0) -> dict:
+    """Summaries of one component of theta, in centimetres.
 
     Rows by steps since the episode's first contact (0: none yet), by number of
     contact steps in the window, and by theta where contact lasted >= 10 steps.
     Each row: windows, RMSE, bias, mean sigma, NLL (nats, theta in cm) and
     coverage of the central 50, 80 and 95 % intervals.
     """
-    truth = 100 * np.asarray(data.theta)[:, None, 0]
-    mean = 100 * np.asarray(data.estimate.mean)[..., 0]
-    sigma = 100 * np.sqrt(np.asarray(data.estimate.variance)[..., 0])
+    truth = 100 * np.asarray(data.theta)[:, None, component]
+    mean = 100 * np.asarray(data.estimate.mean)[..., component]
+    sigma = 100 * np.sqrt(np.asarray(data.estimate.variance)[..., component])
     contact = np.asarray(data.contact) > 0
     touched = np.maximum.accumulate(contact, 1)
     since = np.cumsum(touched, 1)

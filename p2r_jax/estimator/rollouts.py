@@ -64,14 +64,14 @@ class Episodes:
       sent: action sent before o[t], a[t-1]; zero at t = 0.
       contact: the pusher touched the object between o[t-1] and o[t].
       theta: truth.
-      estimate: what the driving ensemble said at t.
+      estimate: what the (driving) ensemble said at t; None where none was asked.
     """
 
     features: Float[Array, "env t f"]
     sent: Float[Array, "env t 2"]
     contact: Float[Array, "env t"]
     theta: Float[Array, "env k"]
-    estimate: Gaussian
+    estimate: Gaussian | None
 
     def window(self, env: Array, t: Array, history: int) -> Window:
         """The estimator's window of one environment at time ``t``, zeros before the start."""

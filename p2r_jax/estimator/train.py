@@ -1,9 +1,9 @@
 """Train the ensemble on its own experience, round by round.
 
-Every round rolls out fresh episodes with the frozen policy driven by the
-current estimate, then takes one pass of Gaussian-NLL steps over them (Nix &
-Weigend 1994). Nothing is kept between rounds but the networks, so training and
-held-out episodes never mix and a resumed run continues exactly.
+Every round rolls out fresh episodes with the frozen policy driven by the current
+estimate (or straight pushes without a policy), then takes one pass of Gaussian-NLL
+steps over them (Nix & Weigend 1994). Nothing is kept between rounds but the networks,
+so training and held-out episodes never mix and a resumed run continues exactly.
 """
 
 import time
@@ -26,6 +26,7 @@ from p2r_jax.estimator.ensemble import (
     window_inputs,
 )
 from p2r_jax.estimator.rollouts import Disturbances, Episodes, collect
+from p2r_jax.estimator.straight_pushes import PushSource, StraightPushes
 from p2r_jax.files import (
     as_record,
     check_same_run,
@@ -48,7 +49,7 @@ class EstimatorConfig:
 
     Attributes:
       task: the task.
-      policy: folder of the frozen policy (the noisy one).
+      policy: folder of the frozen policy (the noisy one); None with ``pushes``.
       out: run folder; holds ``state.msgpack`` (resume), ``estimator/`` (use), report.
       members, layers: the ensemble.
       rounds: rounds of experience.
@@ -57,6 +58,7 @@ class EstimatorConfig:
       batch: windows per member and step.
       learning_rate: initial, cosine to zero.
       disturbances: noise and short steps in training and in the report.
+      pushes: experience from straight pushes, for logs of a robot that pushes on its own.
       test_episodes: held-out episodes from the real start for the report.
       seed: of everything.
       resume: continue the run in ``out`` exactly.
@@ -64,7 +66,7 @@ class EstimatorConfig:
     """
 
     task: Task
-    policy: Path
+    policy: Path | None
     out: Path
     members: int = 10
     layers: tuple[int, ...] = (128, 128)
@@ -74,10 +76,15 @@ class EstimatorConfig:
     batch: int = 1024
     learning_rate: float = 1e-3
     disturbances: Disturbances = field(default_factory=Disturbances)
+    pushes: StraightPushes | None = None
     test_episodes: int = 2048
     seed: int = 0
     resume: bool = False
     overwrite: bool = False
+
+    def __post_init__(self):
+        if (self.policy is None) == (self.pushes is None):
+            raise ValueError("estimator: give either a policy or pushes, the other is None")
 
 
 RUN_FIELDS = (
@@ -90,6 +97,7 @@ RUN_FIELDS = (
     "batch",
     "learning_rate",
     "disturbances",
+    "pushes",
     "seed",
 )
 
@@ -130,10 +138,9 @@ def gaussian_nll(
 class EstimatorTraining:
     """Pure functions of one training: ``init``, ``round``."""
 
-    def __init__(self, task: Task, policy: Policy, config: EstimatorConfig):
-        """Fix environment, networks and optimiser."""
+    def __init__(self, task: Task, policy: Policy | None, config: EstimatorConfig):
+        """Fix environment, networks and optimiser; without a policy ``config.pushes`` is used."""
         self.task, self.policy, self.config = task, policy, config
-        self.env = PushEnv(task, training=True)
         self.contract = contract_of(task, config)
         self.net = ThetaNet(config.layers, len(task.theta))
         schedule = optax.cosine_decay_schedule(config.learning_rate, config.rounds * config.steps)
@@ -150,14 +157,7 @@ class EstimatorTraining:
         """Collect with the current ensemble, then train on it; returns the mean NLL."""
         key_collect, key_train, key = jax.random.split(state.key, 3)
         ensemble = Ensemble(state.params, self.contract)
-        data = collect(
-            self.env,
-            self.policy,
-            ensemble,
-            self.config.disturbances,
-            key_collect,
-            self.config.episodes,
-        )
+        data = self.collect(ensemble, key_collect, self.config.episodes)
 
         def step(carry, key):
             keys = jax.random.split(key, self.config.members)
@@ -168,6 +168,19 @@ class EstimatorTraining:
         keys = jax.random.split(key_train, self.config.steps)
         (params, optimizer), loss = jax.lax.scan(step, (state.params, state.optimizer), keys)
         return EstimatorState(params, optimizer, key, state.round + 1), jnp.mean(loss)
+
+    def collect(
+        self, ensemble: Ensemble, key: Array, episodes: int, test: bool = False
+    ) -> Episodes:
+        """Episodes of the configured source; held-out ones (``test``) from the real start.
+
+        Straight pushes have one kind of start, and their ``estimate`` only in a test.
+        """
+        config, env = self.config, PushEnv(self.task, training=not test)
+        if config.pushes is None:
+            return collect(env, self.policy, ensemble, config.disturbances, key, episodes)
+        source = PushSource(env, config.pushes)
+        return source.collect(ensemble if test else None, config.disturbances, key, episodes)
 
     def _member_step(self, params, optimizer, key, data: Episodes):
         """One Adam step of one member on its own random windows."""
@@ -194,7 +207,7 @@ def train_estimator(config: EstimatorConfig) -> Ensemble:
     the current round.
     """
     task = config.task
-    policy = load_policy(config.policy, task)
+    policy = load_policy(config.policy, task) if config.policy else None
     training = EstimatorTraining(task, policy, config)
     key_train, key_test = jax.random.split(jax.random.key(config.seed))
     state = jax.jit(training.init)(key_train)
@@ -219,18 +232,16 @@ def train_estimator(config: EstimatorConfig) -> Ensemble:
             flush=True,
         )
     ensemble = Ensemble(state.params, training.contract)
-    report = heldout_report(task, policy, ensemble, config, key_test)
+    report = heldout_report(training, ensemble, key_test)
     write_json(config.out / "calibration.json", report | provenance())
     print_report(report)
     return ensemble
 
 
-def heldout_report(
-    task: Task, policy: Policy, ensemble: Ensemble, config: EstimatorConfig, key: Array
-) -> dict:
-    """Calibration over theta on held-out episodes from the real start."""
-    env = PushEnv(task, training=False)
-    rollout = jax.jit(
-        lambda e, k: collect(env, policy, e, config.disturbances, k, config.test_episodes)
-    )
-    return calibration_report(rollout(ensemble, key))
+def heldout_report(training: EstimatorTraining, ensemble: Ensemble, key: Array) -> dict:
+    """Calibration on held-out episodes: of the first component, all by name in ``components``."""
+    count = training.config.test_episodes
+    data = jax.jit(lambda e, k: training.collect(e, k, count, test=True))(ensemble, key)
+    names = ensemble.contract.theta
+    reports = {name: calibration_report(data, component=i) for i, name in enumerate(names)}
+    return reports[names[0]] | ({"components": reports} if len(names) > 1 else {})

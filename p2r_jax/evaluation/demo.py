@@ -75,16 +75,19 @@ def draw_figures(config: DemoConfig, task: Task, records: Records) -> None:
     times = task.control_period_s * np.arange(task.episode_length)
     for condition in config.conditions:
         record, trial = records[condition, "fused"], 0
-        theta_figure(
-            config.out / f"theta_{condition}.png",
-            times,
-            float(record.theta_true[trial, 0]),
-            belief(record, "prior", trial),
-            belief(record, "estimate", trial),
-            belief(record, "fused", trial),
-            record.contact[trial],
-            title=f"weight at {condition}: one episode in {config.dynamics}",
-        )
+        for index, theta in enumerate(task.theta):
+            suffix = f"_{theta.name}" if index else ""
+            theta_figure(
+                config.out / f"theta_{condition}{suffix}.png",
+                times,
+                float(record.theta_true[trial, index]),
+                belief(record, "prior", trial, index),
+                belief(record, "estimate", trial, index),
+                belief(record, "fused", trial, index),
+                record.contact[trial],
+                title=f"weight at {condition}: one episode in {config.dynamics}",
+                ylabel=f"centre of mass along {theta.name[-1]} (cm)",
+            )
     success_figure(
         config.out / "success.png",
         {
@@ -103,7 +106,7 @@ def draw_figures(config: DemoConfig, task: Task, records: Records) -> None:
         goal_pose(task),
         period_s=task.control_period_s,
         pusher_radius_m=task.pusher_radius_m,
-        com_object_m=np.array([record.theta_true[0, 0], 0.0]),
+        com_object_m=np.append(record.theta_true[0], 0.0)[:2],
         title=f"fused, weight at {config.video_condition}",
     )
 
@@ -114,7 +117,7 @@ def film(config: DemoConfig, task: Task, records: Records) -> None:
         record = records[config.video_condition, name]
         met = judge(record, task).hardware[0, -1]
         verdict = "reaches the goal" if met else "misses the goal"
-        told = None if name == "dr" else record.theta_used[0, :, 0]
+        told = None if name == "dr" else record.theta_used[0]
         render_video(
             config.out / f"{name}.mp4",
             task.object,
@@ -125,15 +128,15 @@ def film(config: DemoConfig, task: Task, records: Records) -> None:
             caption=(f"{name}: {METHODS[name].text}",
                      f"weight at {config.video_condition}, {config.dynamics}: {verdict}"),
             theta_told=told,
-            theta_truth=float(record.theta_true[0, 0]),
+            theta_truth=record.theta_true[0],
             pusher_radius_m=task.pusher_radius_m,
         )  # fmt: skip
 
 
-def belief(record: TrialRecord, name: str, trial: int) -> Gaussian:
-    """One belief about the first component of theta through one trial: Float[T]."""
-    sigma = getattr(record, f"{name}_sigma")[trial, :, 0]
-    return Gaussian(getattr(record, f"{name}_mean")[trial, :, 0], sigma**2)
+def belief(record: TrialRecord, name: str, trial: int, component: int = 0) -> Gaussian:
+    """One belief about one component of theta through one trial: Float[T]."""
+    sigma = getattr(record, f"{name}_sigma")[trial, :, component]
+    return Gaussian(getattr(record, f"{name}_mean")[trial, :, component], sigma**2)
 
 
 def goal_pose(task: Task) -> np.ndarray:

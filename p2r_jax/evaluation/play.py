@@ -63,7 +63,7 @@ def play_dump(file: Path, out: Path) -> None:
     )
     poses = np.concatenate([states.pose.xy, states.pose.yaw[:, None]], -1)
     held = [*range(len(poses)), len(poses) - 1]  # the last state stays on the picture
-    com_x = float(dump.physics.com[0])
+    truth = np.asarray(dump.physics.com[: len(task.theta)])
     out.parent.mkdir(parents=True, exist_ok=True)
     render_video(
         out,
@@ -73,7 +73,7 @@ def play_dump(file: Path, out: Path) -> None:
         goal_pose(task),
         period_s=task.control_period_s,
         caption=(f"before physics blew up, update {dump.update}", wrong),
-        theta_truth=com_x if np.isfinite(com_x) else None,
+        theta_truth=truth if np.isfinite(truth).all() else None,
         pusher_radius_m=task.pusher_radius_m,
     )
 
@@ -114,7 +114,7 @@ def play_episode(config: PlayConfig) -> None:
         goal_pose(task),
         period_s=task.control_period_s,
         caption=(str(config.policy) if config.policy else f"{config.actions} actions",),
-        theta_told=np.full(task.episode_length, float(told[0])) if hears else None,
-        theta_truth=float(truth[0]),
+        theta_told=np.tile(told, (task.episode_length, 1)) if hears else None,
+        theta_truth=np.asarray(truth),
         pusher_radius_m=task.pusher_radius_m,
     )

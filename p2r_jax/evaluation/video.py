@@ -53,15 +53,15 @@ class Motion:
     Attributes:
       poses: object x, y (m), yaw (rad), world frame; Float[T, 3].
       ee: pusher, world frame, m; Float[T, 2].
-      theta_told: theta the policy was told (CoM along object x, m) from each step on,
+      theta_told: theta the policy was told (CoM on object axes, m) from each step on,
         one for each step or each action (T - 1), a dot on the object; None draws none.
       theta_truth: the true one, m, drawn likewise.
     """
 
     poses: Float[np.ndarray, "t 3"]
     ee: Float[np.ndarray, "t 2"]
-    theta_told: Float[np.ndarray, " actions"] | None = None
-    theta_truth: float | None = None
+    theta_told: Float[np.ndarray, "actions ..."] | None = None
+    theta_truth: float | Float[np.ndarray, " k"] | None = None
 
     def resample(self, steps: Float[np.ndarray, " f"]) -> "Motion":
         """The motion at fractional control steps, linear in between; yaw takes the short way."""
@@ -90,8 +90,8 @@ def render_video(
     speed: float = 8.0,
     period_s: float = 1.0,
     caption: Sequence[str] = (),
-    theta_told: Float[np.ndarray, " actions"] | None = None,
-    theta_truth: float | None = None,
+    theta_told: Float[np.ndarray, "actions ..."] | None = None,
+    theta_truth: float | Float[np.ndarray, " k"] | None = None,
     pusher_radius_m: float = 0.0125,
     size: tuple[int, int] = (640, 480),
     renderer: str = "auto",
@@ -109,7 +109,8 @@ def render_video(
       period_s: time between rows of ``poses``.
       caption: lines of text at the top, e.g. method and condition.
       theta_told: theta the policy was told, m, one for each row of ``poses`` or one
-        fewer; a dot on the object and a line of text.
+        fewer; a dot on the object and a line of text. With a second axis its
+        components: x, or x and y of the centre of mass.
       theta_truth: the true theta, m; likewise.
       pusher_radius_m: radius of the pusher.
       size: width and height in pixels, both even.
@@ -214,7 +215,9 @@ def scene_spec(
             layer.add_geom(contype=0, conaffinity=0, rgba=[*rgb, 1], **shape)
     for order, (name, _, rgb, radius) in enumerate(_markers(motion)):
         marker = spec.body("object").add_body(name=name, pos=[0, 0, top])
-        marker.add_joint(name=name, type=mujoco.mjtJoint.mjJNT_SLIDE, axis=[1, 0, 0])
+        for name_of, axis in (("x", [1, 0, 0]), ("y", [0, 1, 0])):
+            slide = mujoco.mjtJoint.mjJNT_SLIDE
+            marker.add_joint(name=f"{name}_{name_of}", type=slide, axis=axis)
         marker.add_geom(
             type=cylinder,
             size=[radius, 0.0008 + 0.0004 * order, 0],
@@ -238,7 +241,7 @@ def scene_qpos(asset: Asset, film: Motion) -> Float[np.ndarray, "f q"]:
     quat = np.stack([np.cos(yaw / 2), none, none, np.sin(yaw / 2)], -1)
     columns = [film.poses[:, :2], height[:, None], quat]
     for _, theta, _, _ in _markers(film):
-        columns.append(np.broadcast_to(theta, count)[:, None])
+        columns.append(_on_object(theta, count))
     return np.concatenate([*columns, film.ee], -1)
 
 
@@ -379,7 +382,7 @@ def _top_view_frames(
     body = PathPatch(outline, fc=(*OBJECT_RGB, 0.85), ec="#8A5A12", lw=1.2)
     tool = Circle((0, 0), pusher_radius, fc=PUSHER_RGB, ec="none")
     dots = [
-        (Circle((0, 0), radius, fc=rgb, ec="none"), np.broadcast_to(theta, len(film.poses)))
+        (Circle((0, 0), radius, fc=rgb, ec="none"), _on_object(theta, len(film.poses)))
         for _, theta, rgb, radius in _markers(film)
     ]
     moving = [axes.add_patch(p) for p in (body, *(dot for dot, _ in dots), tool)]
@@ -391,8 +394,8 @@ def _top_view_frames(
         place = pose_transform(pose) + SWAP_XY
         body.set_path(outline.transformed(place))
         tool.set_center((film.ee[index, 1], film.ee[index, 0]))
-        for dot, theta in dots:
-            dot.set_center(tuple(place.transform((theta[index], 0.0))))
+        for dot, points in dots:
+            dot.set_center(tuple(place.transform(points[index])))
         canvas.restore_region(background)
         for patch in moving:
             axes.draw_artist(patch)
@@ -400,12 +403,21 @@ def _top_view_frames(
 
 
 def _markers(motion: Motion) -> list[tuple]:
-    """What is marked on the object: name, theta (m), colour, radius (m)."""
-    markers = (
-        ("true", motion.theta_truth, TRUTH_RGB, 1.5 * MARKER_RADIUS_M),
-        ("told", motion.theta_told, TOLD_RGB, MARKER_RADIUS_M),
-    )
-    return [marker for marker in markers if marker[1] is not None]
+    """What is marked on the object: name, theta (one or all frames, k), colour, radius (m)."""
+    truth, told = motion.theta_truth, motion.theta_told
+    markers = []
+    if truth is not None:
+        markers.append(("true", np.reshape(truth, (1, -1)), TRUTH_RGB, 1.5 * MARKER_RADIUS_M))
+    if told is not None:
+        markers.append(("told", np.reshape(told, (len(told), -1)), TOLD_RGB, MARKER_RADIUS_M))
+    return markers
+
+
+def _on_object(theta: Float[np.ndarray, "one_or_f k"], count: int) -> Float[np.ndarray, "f 2"]:
+    """Where theta is marked, object frame; a single component lies on the x axis."""
+    points = np.zeros((count, 2))
+    points[:, : theta.shape[1]] = theta[:, :2]
+    return points
 
 
 def _visited(
@@ -446,9 +458,10 @@ def _annotate(frame: UInt8[np.ndarray, "h w 3"], labels: _Labels) -> UInt8[np.nd
     draw.rectangle((0, height - FOOT_PX, width, height), fill=paper)
     x = 14
     for name, values, rgb, _ in _markers(labels.film):
-        theta = np.broadcast_to(values, len(labels.film.poses))[labels.index]
+        theta = values[min(labels.index, len(values) - 1)]
+        said = ", ".join(f"{100 * v:+.1f}" for v in theta)
         color = tuple(round(255 * c) for c in rgb)
-        for text, fill in (("●", color), (f"θ {name} {100 * theta:+.1f} cm", ink)):
+        for text, fill in (("●", color), (f"θ {name} {said} cm", ink)):
             draw.text((x, height - 27), text, fill, _font(15))
             x += int(draw.textlength(text, _font(15))) + 6
         x += 18
