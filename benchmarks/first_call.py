@@ -116,7 +116,7 @@ def training(settings: Settings) -> dict[str, float]:
     update = jax.jit(ppo.update_and_record, donate_argnums=0)
     state = jax.block_until_ready(update(state)[0])
     watch.mark("first update")
-    jax.block_until_ready(update(state)[1])
+    state = jax.block_until_ready(update(state)[0])
     watch.mark("second update")
     contract = contract_of(task, config.phase, config.ppo.policy_layers, 0)
     policy = policy_from_training(state.params, state.normalizer, contract)

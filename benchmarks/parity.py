@@ -109,11 +109,13 @@ class Bench:
         truth = self.truth(*push, judge)
         finer = self.truth(*push, replace(judge, timestep_s=judge.timestep_s / 2))
         stiffer = self.truth(*push, replace(STIFFER, timestep_s=judge.timestep_s / 2))
+        poses = {name: self.pose(name, *push) for name in self.candidates}
         return {
             "motion": errors(self.still, truth),
             "judge, half its step": errors(finer, truth),
             "judge, stiffer contacts": errors(stiffer, truth),
-            **{name: errors(self.pose(name, *push), truth) for name in self.candidates},
+            **{name: errors(pose, truth) for name, pose in poses.items()},
+            "planar points against the stiffer judge": errors(poses["planar points"], stiffer),
         }
 
     def by_speed(self) -> dict:

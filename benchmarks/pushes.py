@@ -6,6 +6,7 @@ direction from all around. The pusher is driven exactly, so no servo lag enters.
 """
 
 import functools
+import math
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -14,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from p2r_jax.sim.asset import Asset
-from p2r_jax.sim.contact import driven_scene, push_in_c
+from p2r_jax.sim.contact import SETTLE_S, driven_scene, push_in_c
 from p2r_jax.sim.footprint import signed_distance
 from p2r_jax.sim.mjcf import SceneOptions, write_physics
 from p2r_jax.tasks import Task
@@ -139,7 +140,10 @@ def push_in_judge(
 
 
 def push_in(dynamics, pushes: Pushes, support: np.ndarray, push_m: float) -> PlanarPose:
-    """Poses after the pushes in one of our dynamics, one action per push."""
+    """Poses after the pushes in one of our dynamics, one action per push.
+
+    Objects settle on their soft contacts first, as they do for the judge.
+    """
     poses = PlanarPose(jnp.zeros((len(pushes.yaw), 2)), jnp.float32(pushes.yaw))
     target = jnp.float32(pushes.ee_xy + push_m * pushes.direction)
     moved = _push(dynamics, pushes.physics(support), poses, jnp.float32(pushes.ee_xy), target)
@@ -148,9 +152,14 @@ def push_in(dynamics, pushes: Pushes, support: np.ndarray, push_m: float) -> Pla
 
 @functools.partial(jax.jit, static_argnames="dynamics")
 def _push(dynamics, physics, poses, ee_xy, target) -> PlanarPose:
-    state = jax.vmap(dynamics.init)(poses, ee_xy)
     cache = jax.vmap(dynamics.derive)(physics)
-    return jax.vmap(dynamics.advance)(physics, cache, state, target).pose
+    settling = math.ceil(SETTLE_S / dynamics.dt_s)
+
+    def act(index, state):
+        goal = jnp.where(index < settling, ee_xy, target)
+        return jax.vmap(dynamics.advance)(physics, cache, state, goal)
+
+    return jax.lax.fori_loop(0, settling + 1, act, jax.vmap(dynamics.init)(poses, ee_xy)).pose
 
 
 def distances(pose: PlanarPose, truth: PlanarPose) -> tuple[np.ndarray, np.ndarray]:

@@ -21,7 +21,7 @@ def plot(record: dict, parity: dict | None, file: Path) -> None:
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
-    figure, axes = plt.subplots(1, 3, figsize=(15, 4.8), layout="constrained")
+    figure, axes = plt.subplots(1, 3, figsize=(15, 6.2), layout="constrained")
     _scaling(axes[0], record["rows"], "physics")
     _scaling(axes[1], record["rows"], "control")
     if parity:
@@ -29,7 +29,7 @@ def plot(record: dict, parity: dict | None, file: Path) -> None:
     else:
         axes[2].set_axis_off()
     p = record["provenance"]
-    figure.suptitle(f"{p['device']}, {p['cores']} cores, {p['cpu']}; medians, bars: min to max")
+    figure.suptitle(f"{p['device']}, {p['cpu']}; medians, bars: min to max")
     figure.savefig(file, dpi=110)
     plt.close(figure)
 
@@ -38,8 +38,9 @@ def _scaling(axis, rows: list[dict], kind: str) -> None:
     """Rates at the task's own substeps over batch size, with the ceiling and the mark."""
     key = f"{kind}_steps_per_s"
     for (work, name, substeps), group in _curves(rows).items():
-        own = _own_substeps(rows, name)
-        if work not in STYLES or name not in COLORS or substeps != own:
+        if work not in STYLES or name not in COLORS:
+            continue
+        if substeps != _own_substeps(rows, name.removesuffix(" ellipsoid")):
             continue
         if kind == "physics" and work != "dynamics":
             continue
@@ -57,7 +58,7 @@ def _scaling(axis, rows: list[dict], kind: str) -> None:
     axis.axhline(ceiling, color="k", lw=1, label=f"{CEILING}, all cores")
     axis.axhline(MARKS[kind], color="tab:red", lw=1, ls=":", label=f"mark: {MARKS[kind]:,.0f}")
     axis.set(xscale="log", yscale="log", xlabel="environments", ylabel=f"{kind} steps per second")
-    axis.legend(fontsize=7)
+    axis.legend(fontsize=7, loc="upper center", bbox_to_anchor=(0.5, -0.12), ncol=2)
 
 
 def _curves(rows: list[dict]) -> dict[tuple, list[dict]]:

@@ -118,7 +118,7 @@ def task(args: Sequence[str]) -> None:
 
 
 def identify(args: Sequence[str]) -> None:
-    """Centre of mass from a log of pushes: p2r identify --log LOG --out DIR [--asset A]."""
+    """Centre of mass from a log of pushes: p2r identify LOG --out DIR [--asset A]."""
     import tyro
 
     from p2r_jax.estimator.identify import IdentifyConfig

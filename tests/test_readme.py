@@ -1,41 +1,32 @@
 """The README tells the truth: tables from committed files, code that runs, targets that exist."""
 
-import importlib.util
 import re
 from pathlib import Path
 
+import make_readme_tables as tables
 import pytest
 
 from p2r_jax.evaluation.methods import CHECKPOINT_ROOT, METHODS
 
 ROOT = Path(__file__).parent.parent
-README = (ROOT / "README.md").read_text()
+PAGES = {name: (ROOT / name).read_text() for name in tables.PAGES}
+README = PAGES["README.md"]
 CODE = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
 
 
-@pytest.fixture(scope="module")
-def tables():
-    """The generator, loaded from its file."""
-    spec = importlib.util.spec_from_file_location(
-        "make_readme_tables", ROOT / "experiments" / "make_readme_tables.py"
-    )
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-def test_tables_are_those_of_the_committed_results(tables, capsys):
+def test_tables_are_those_of_the_committed_results(capsys):
     assert tables.main(["--check"]) == 0, capsys.readouterr().out
 
 
-def test_every_table_is_shown_once(tables):
-    assert sorted(m[2] for m in tables.BLOCK.finditer(README)) == sorted(tables.TABLES)
+def test_every_table_is_shown_once():
+    shown = [m[2] for text in PAGES.values() for m in tables.BLOCK.finditer(text)]
+    assert sorted(shown) == sorted(tables.TABLES)
 
 
-def test_a_missing_file_says_how_to_measure(tables, tmp_path):
-    text, stale = tables.fill("<!-- table:parity -->\n<!-- /table:parity -->\n", tmp_path)
-    assert "Not measured yet: `benchmarks/results/parity.json` comes from `python" in text
-    assert stale == ["parity"]
+def test_a_missing_file_says_how_to_measure(tmp_path):
+    text, stale = tables.fill("<!-- table:headline -->\n<!-- /table:headline -->\n", tmp_path)
+    assert "Not measured yet: `benchmarks/results/throughput.json` comes from `python" in text
+    assert stale == ["headline"]
     assert tables.fill(text, tmp_path) == (text, [])
 
 
@@ -43,11 +34,11 @@ def test_a_missing_file_says_how_to_measure(tables, tmp_path):
     ("text", "message"),
     [
         ("<!-- table:nothing -->\n<!-- /table:nothing -->\n", "no table 'nothing'"),
-        ("<!-- table:parity -->\n", "no partner"),
-        ("<!-- table:parity -->\n<!-- /table:results -->\n", "no partner"),
+        ("<!-- table:headline -->\n", "no partner"),
+        ("<!-- table:headline -->\n<!-- /table:results -->\n", "no partner"),
     ],
 )
-def test_bad_markers_are_errors(tables, tmp_path, text, message):
+def test_bad_markers_are_errors(tmp_path, text, message):
     with pytest.raises(ValueError, match=message):
         tables.fill(text, tmp_path)
 
@@ -56,9 +47,19 @@ def test_every_method_is_explained():
     assert all(f"| `{name}` |" in README for name in METHODS)
 
 
-def test_linked_files_exist():
-    files = re.findall(r"\]\((?!http)([^)#]+)\)", README)
-    assert [name for name in files if not (ROOT / name).exists()] == []
+@pytest.mark.parametrize("page", PAGES)
+def test_linked_files_exist(page):
+    files = re.findall(r"\]\((?!http)([^)#]+)\)", PAGES[page])
+    assert [name for name in files if not (ROOT / page).parent.joinpath(name).exists()] == []
+
+
+def test_pictures_are_linked_from_where_the_page_lies():
+    text, _ = tables.fill(
+        "<!-- table:replay-picture -->\n<!-- /table:replay-picture -->\n",
+        ROOT,
+        "experiments/README.md",
+    )
+    assert "(results/real_push_replay.png)" in text
 
 
 @pytest.mark.parametrize("code", CODE, ids=range(len(CODE)))

@@ -22,7 +22,7 @@ from jaxtyping import Array, Float
 from p2r_jax.sim.training_env import TrainingEnv, UnrollRecord
 
 OBS_KEYS = ("state", "privileged_state")
-_COUNTED = ("nan_envs",)  # metrics that are summed, as ``sim/``; all others are averaged
+_COUNTED = ("nan_envs", "overflow_envs")  # metrics that are summed, as ``sim/``, not averaged
 
 
 @dataclass(frozen=True)

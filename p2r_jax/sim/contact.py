@@ -17,16 +17,17 @@ import jax.numpy as jnp
 import mujoco
 import numpy as np
 from flax import struct
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 from mujoco import rollout
 
 from p2r_jax.compat import import_mjx_quietly
 from p2r_jax.sim import contact_fused
 from p2r_jax.sim.asset import Asset
 from p2r_jax.sim.contact_fused import FusedScene, Softness
-from p2r_jax.sim.footprint import Box, signed_distance
+from p2r_jax.sim.footprint import signed_distance
 from p2r_jax.sim.mjcf import SceneOptions, push_spec
 from p2r_jax.sim.support import support_points
+from p2r_jax.sim.warp_overflow import overflow_bits, warn_of_overflow
 from p2r_jax.types import PhysicsParams, PlanarPose, rotate, to_object, wrap_angle
 
 if TYPE_CHECKING:
@@ -45,8 +46,7 @@ class ContactConfig:
     ``ContactDynamics``; the physics step is ``dt_s / substeps``.
 
     Attributes:
-      solver: ``fused`` (elliptic cones only) or ``mjx``, its slow twin. Objects with
-        polygons run on ``mjx`` whatever is asked: there the two do not agree yet.
+      solver: ``fused`` (elliptic cones only) or ``mjx``, its slow twin.
       substeps: physics steps per action.
       support_count: rows of ``PhysicsParams.support``; static.
       elliptic: elliptic friction cones; pyramids are faster and weaker at 45 deg.
@@ -64,11 +64,11 @@ class ContactConfig:
     """
 
     solver: Literal["fused", "mjx"] = "fused"
-    substeps: int = 100
+    substeps: int = 50
     support_count: int = 12
     elliptic: bool = True
-    iterations: int = 3
-    ls_iterations: int = 2
+    iterations: int = 4
+    ls_iterations: int = 4
     impratio: float = SceneOptions.impratio
     table_solref: tuple[float, float] = SceneOptions.table_solref
     table_solimp: tuple[float, ...] = SceneOptions.table_solimp
@@ -106,6 +106,8 @@ class ContactState:
       twist: (vx, vy, yaw rate) of the centre of mass, world axes, m/s and rad/s.
       ee_xy: pusher centre, m.
       contact: share of the last action's substeps with pusher contact.
+      overflow: what MuJoCo Warp lost in the last action (bits of ``sim.warp_overflow``);
+        zero with every other backend.
       qpos, qvel, qacc_warmstart: MuJoCo's state (free joint, then two slides).
     """
 
@@ -113,6 +115,7 @@ class ContactState:
     twist: Float[Array, "*env 3"]
     ee_xy: Float[Array, "*env 2"]
     contact: Float[Array, "*env"]
+    overflow: Int[Array, "*env"]
     qpos: Float[Array, "*env 9"]
     qvel: Float[Array, "*env 8"]
     qacc_warmstart: Float[Array, "*env 8"]
@@ -142,9 +145,6 @@ class ContactDynamics:
         self._rest_z = _rest_height(self._mj_model, asset)
         self.model = mjx.put_model(self._mj_model, impl=config.impl)
         self._fused = self._fused_scene()
-        # the fused step parts from MJX by centimetres on some pushes of polygons
-        boxes = all(isinstance(part, Box) for part in asset.parts)
-        self._solver = config.solver if boxes else "mjx"
 
     def init(self, pose: PlanarPose, ee_xy: Float[Array, " 2"]) -> ContactState:
         """State at rest on the table."""
@@ -152,11 +152,12 @@ class ContactDynamics:
         height = jnp.full((1,), self._rest_z)
         quat = jnp.stack([jnp.cos(half), jnp.zeros(()), jnp.zeros(()), jnp.sin(half)])
         qpos = jnp.concatenate([pose.xy, height, quat, ee_xy])
-        return ContactState(pose, jnp.zeros(3), ee_xy, jnp.zeros(()), qpos, still, still)
+        zero, none = jnp.zeros(()), jnp.zeros((), jnp.int32)
+        return ContactState(pose, jnp.zeros(3), ee_xy, zero, none, qpos, still, still)
 
     def derive(self, physics: PhysicsParams) -> dict[str, Array]:
         """Model fields that follow from the physics, by name; the fused step needs none."""
-        return {} if self._solver == "fused" else physics_fields(self.model, physics)
+        return {} if self.config.solver == "fused" else physics_fields(self.model, physics)
 
     def advance(
         self,
@@ -166,30 +167,32 @@ class ContactDynamics:
         ee_target: Float[Array, " 2"],
     ) -> ContactState:
         """Move the pusher in a straight line at constant speed for one action."""
-        run = self._run_fused if self._solver == "fused" else self._run_mjx
+        run = self._run_fused if self.config.solver == "fused" else self._run_mjx
         velocity = (ee_target - state.ee_xy) / self.dt_s
-        qpos, qvel, warmstart, touched = run(physics, cache, state, velocity)
+        qpos, qvel, warmstart, touched, overflow = run(physics, cache, state, velocity)
         pose = _pose(qpos, state.pose.yaw)
         arm = rotate(pose.yaw, physics.com[:2])
         com_velocity = qvel[:2] + qvel[5] * jnp.stack([-arm[1], arm[0]])
         return ContactState(
-            pose, jnp.append(com_velocity, qvel[5]), ee_target, touched,
+            pose, jnp.append(com_velocity, qvel[5]), ee_target, touched, overflow,
             qpos.at[7:].set(ee_target), qvel, warmstart,
         )  # fmt: skip
 
     def _run_fused(self, physics, cache, state, velocity):
-        """qpos, qvel, qacc after an action, share of the substeps with contact."""
+        """qpos, qvel, qacc after an action, share of the substeps with contact, overflow."""
         *moved, touched = contact_fused.advance(
             self._fused, physics, state.qpos[:7], state.qvel[:6], state.qacc_warmstart[:6],
             state.ee_xy, velocity,
         )  # fmt: skip
         pusher = (state.ee_xy, velocity, jnp.zeros(2))
-        return *map(jnp.append, moved, pusher), touched
+        return *map(jnp.append, moved, pusher), touched, jnp.zeros((), jnp.int32)
 
     def _run_mjx(self, physics, cache, state, velocity):
         """The same with MJX, for the pusher too."""
         h = self.dt_s / self.config.substeps
-        model = self.model.tree_replace(cache)
+        # Newton stops at a cost relative to the mean inertia: the pusher's armature, a hundred
+        # times the object, would end it early
+        model = self.model.tree_replace(cache | {"stat.meaninertia": physics.mass})
         blank = mjx.make_data(self._mj_model, impl=self.config.impl)
 
         def substep(carry, index):
@@ -200,11 +203,15 @@ class ContactDynamics:
             )
             touching = pusher_gap(self.asset, _pose(qpos, state.pose.yaw), ee, self.pusher_radius)
             data = mjx.step(model, data)
-            return (data.qpos, data.qvel, data.qacc_warmstart), touching < 0
+            seen = touching < 0, overflow_bits(data)
+            return (data.qpos, data.qvel, data.qacc_warmstart), seen
 
         start = (state.qpos, state.qvel, state.qacc_warmstart)
-        moved, touched = jax.lax.scan(substep, start, jnp.arange(self.config.substeps))
-        return *moved, touched.mean(dtype=jnp.float32)
+        moved, seen = jax.lax.scan(substep, start, jnp.arange(self.config.substeps))
+        touched, overflow = seen[0].mean(dtype=jnp.float32), jnp.bitwise_or.reduce(seen[1])
+        if self.config.impl == "warp":
+            overflow = warn_of_overflow(overflow)
+        return *moved, touched, overflow
 
     def _fused_scene(self) -> FusedScene:
         config, pusher = self.config, self._mj_model.body("pusher").id

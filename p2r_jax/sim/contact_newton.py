@@ -18,6 +18,7 @@ formulas as in C MuJoCo and MJX, for one body of six degrees of freedom.
 from collections.abc import Callable
 from typing import NamedTuple
 
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
@@ -104,17 +105,21 @@ def solve_acceleration(
     still = tuple(jnp.zeros_like(x) for x in last)
     costs = [_cost(body, contacts, impratio, x) for x in (still, last)]
     (rest_is_better,) = materialize((costs[0] < costs[1],))
-    acceleration = tuple(jnp.where(rest_is_better, 0.0, x) for x in last)
-    for _ in range(iterations):
+
+    def newton(_, acceleration):
         residual = add(contacts.motion(acceleration), contacts.offset)
         force, hessian = materialize(_contact_derivatives(contacts, residual, impratio))
         gradient, lower = materialize(_assemble(body, contacts, acceleration, force, hessian))
         step = materialize(scale(-1.0, solve(lower, gradient)))
+        slope = jnp.minimum(dot(gradient, step), 0.0)  # rounding, at the minimum
         alpha = _line_search(
-            body, contacts, impratio, acceleration, residual, step, ls_iterations, materialize
-        )
-        acceleration = add(acceleration, scale(alpha, step))
-    return acceleration
+            body, contacts, impratio, acceleration, residual, step, slope, ls_iterations,
+            materialize,
+        )  # fmt: skip
+        return add(acceleration, scale(alpha, step))
+
+    start = tuple(jnp.where(rest_is_better, 0.0, x) for x in last)
+    return jax.lax.fori_loop(0, iterations, newton, start)
 
 
 def _cost(body: Body, contacts: Contacts, impratio: float, acceleration: Vector) -> Array:
@@ -186,10 +191,16 @@ def _line_search(
     acceleration: Vector,
     residual: Vector,
     step: Vector,
+    slope_at_zero: Array,
     iterations: int,
     materialize: Callable,
 ) -> Array:
-    """Share of the step to take: root of the slope along it, by bracketed Newton from 1."""
+    """Share of the step to take: root of the slope along it.
+
+    Newton from 1 until the slope turns positive, then false position. Contacts that stick,
+    slide or part make the slope a chain of pieces of very different steepness: Newton would
+    leave the bracket, and halving it instead ends far from the root after few iterations.
+    """
     mu, weight = contacts.friction, contacts.weight
     n, tangent = contacts.split(residual)
     dn, change = contacts.split(contacts.motion(step))
@@ -217,11 +228,19 @@ def _line_search(
         first, second = materialize((first, second))
         return pull + alpha * inertia + first.sum(), inertia + second.sum()
 
-    alpha, low, high = jnp.ones_like(pull), jnp.zeros_like(pull), jnp.full_like(pull, jnp.inf)
-    for _ in range(iterations):
+    def closer(_, bracket):
+        alpha, low, high, slope_low, slope_high = bracket
         first, second = slope(alpha)
-        low, high = jnp.where(first < 0, alpha, low), jnp.where(first < 0, high, alpha)
+        falls = first < 0
+        low, slope_low = jnp.where(falls, alpha, low), jnp.where(falls, first, slope_low)
+        high, slope_high = jnp.where(falls, high, alpha), jnp.where(falls, slope_high, first)
         newton = alpha - first / second
-        bisected = jnp.where(jnp.isinf(high), 2 * alpha, 0.5 * (low + high))
-        (alpha,) = materialize((jnp.where((newton > low) & (newton < high), newton, bisected),))
-    return alpha
+        beyond = jnp.where(newton > low, newton, 2 * alpha)
+        # at the minimum both slopes are zero
+        share = slope_high / jnp.maximum(slope_high - slope_low, SQUARE_FLOOR)
+        between = high - share * (high - low)
+        return jnp.where(slope_high < 0, beyond, between), low, high, slope_low, slope_high
+
+    one = jnp.ones_like(pull)
+    bracket = (one, jnp.zeros_like(one), one, slope_at_zero, -one)  # no upper end yet
+    return jax.lax.fori_loop(0, iterations, closer, bracket)[0]

@@ -98,6 +98,12 @@ def make_dynamics(task: Task) -> PlanarDynamics | PlanarMjxDynamics | ContactDyn
     return ContactDynamics(*args, contact)
 
 
+def _overflow(dynamics: struct.PyTreeNode) -> dict[str, Array]:
+    """Whether the last action ran out of room in MuJoCo Warp; only ``contact`` can."""
+    bits = getattr(dynamics, "overflow", None)
+    return {} if bits is None else {"overflow_envs": (bits != 0).astype(jnp.float32)}
+
+
 class PushEnv(Env):
     """The push task of one object with a round pusher."""
 
@@ -172,6 +178,7 @@ class PushEnv(Env):
         zero = jnp.zeros(())
         metrics = {f"reward/{name}": zero for name in REWARDS}
         metrics |= {k: zero for k in ("position_error", "yaw_error", "success", "nan_envs")}
+        metrics |= _overflow(inner.dynamics)
         info = {"truncation": zero, "terminated": zero, "final_obs": obs}
         return State(inner, obs, zero, zero, metrics, info)
 
@@ -186,6 +193,7 @@ class PushEnv(Env):
         target = self.pusher_target(before.dynamics, action)
         dynamics = self.dynamics.advance(before.physics, before.cache, before.dynamics, target)
         healthy = is_healthy(dynamics, before.physics, layout)
+        counts = {"nan_envs": 1.0 - healthy} | _overflow(dynamics)
         dynamics, sent = jax.tree.map(
             lambda a, b: jnp.where(healthy, a, b),
             (dynamics, action),
@@ -208,7 +216,7 @@ class PushEnv(Env):
             reward=reward,
             done=jnp.maximum(terminated, truncation),
             info=info,
-            metrics={**state.metrics, **metrics, "nan_envs": 1.0 - healthy},
+            metrics=state.metrics | metrics | counts,
         )
 
     def pusher_target(
