@@ -13,6 +13,7 @@ from benchmarks import first_call, throughput, throughput_peers
 from benchmarks.throughput import Case, Settings, gpu_cases, measure, measure_c, table, with_ratios
 from benchmarks.throughput_plot import CEILING, plot
 from benchmarks.timing import advancing, rate, repeated
+from p2r_jax.tasks import load_task
 
 QUICK = Settings(repeats=1, slow_batches=(4,))
 
@@ -64,12 +65,12 @@ def test_a_row_of_the_environment_has_rates_compile_time_and_memory():
 
 def test_c_is_its_own_ceiling_and_others_are_ratios_to_it():
     c = measure_c(4, QUICK)
-    assert c["substeps"] == 100
-    slower = row("planar", 4, c["control_steps_per_s"]["median"] / 4, substeps=25)
+    assert c["substeps"] == load_task(QUICK.task).contact.substeps == 50
+    slower = row("planar", 4, c["control_steps_per_s"]["median"] / 4, substeps=10)
     rows = with_ratios([c, slower])
     assert (rows[0]["physics_ratio"], rows[0]["control_ratio"]) == (1, 1)
     assert rows[1]["control_ratio"] == pytest.approx(1 / 4)
-    assert rows[1]["physics_ratio"] == pytest.approx(1 / 16)
+    assert rows[1]["physics_ratio"] == pytest.approx(1 / 20)
 
 
 def test_without_a_gpu_its_rows_are_listed_as_not_measured(monkeypatch):
