@@ -76,6 +76,8 @@ PARITY, COMPARE = f"{BENCHMARKS}/parity.json", "python -m benchmarks.parity"
 TRADE = "python -m benchmarks.contact_tradeoff"
 REPLAY = "python experiments/real_push_replay.py"
 READ_RUNS = "python experiments/ensemble_on_real_pushes.py"
+IDENTIFY = f"{RESULTS}/com_from_real_pushes"
+RUN = "python experiments/com_from_real_pushes.py"
 CALIBRATE = "python experiments/prior_calibration.py --fake"
 TOOLS = "python experiments/workshop_tool_tasks.py"
 TABLES = {
@@ -125,6 +127,19 @@ TABLES = {
     ),
     "replay": Table((f"{RESULTS}/real_push_replay.json",), REPLAY, make.replay),
     "replay-picture": Table((f"{RESULTS}/real_push_replay.png",), REPLAY, make.pictures),
+    "identify-force": Table((f"{IDENTIFY}.json",), f"{RUN} force", make.identification),
+    "identify-force-picture": Table((f"{IDENTIFY}.png",), f"{RUN} force", make.pictures),
+    "identify-motion": Table((f"{IDENTIFY}_motion.json",), f"{RUN} motion", make.identification),
+    "informative": Table(
+        (f"{RESULTS}/informative_pushes.json",),
+        f"python experiments/informative_pushes.py --out {RESULTS}/informative_pushes.json",
+        make.informative,
+    ),
+    "sysid-loop": Table(
+        (f"{RESULTS}/sysid_in_the_loop.json",),
+        "p2r evaluate --methods fused rma-only sysid-fused sysid-only vlm-only --trials 32",
+        make.results,
+    ),
     "ensemble": Table((f"{RESULTS}/ensemble_on_real_pushes.json",), READ_RUNS, make.ensemble),
     "ensemble-picture": Table(
         (f"{RESULTS}/ensemble_on_real_pushes.png",), READ_RUNS, make.pictures

@@ -249,6 +249,50 @@ def replay(record: dict) -> str:
     return _grid(("condition", *methods), rows)
 
 
+def identification(record: dict) -> str:
+    """Error of the identified centre of mass by condition and number of pushes."""
+    numbers = list(record["tables"])
+    rows = []
+    for name in record["tables"][numbers[0]]:
+        chosen = " (settings chosen on it)" if name in record["development"] else ""
+        cells = [name + chosen, f"{record['tables'][numbers[0]][name]['subsets']}"]
+        for number in numbers:
+            r = record["tables"][number][name]
+            cells += [
+                f"{r['median_error_mm']:.2f} ({r['p90_error_mm']:.1f})",
+                f"{100 * r['coverage_95']:.0f}",
+            ]
+        rows.append(cells)
+    head = ["condition", "subsets"]
+    for number in numbers:
+        head += [f"{number} pushes: median (90 %) mm", f"{number}: in the 95 % region, %"]
+    shift, timing = record["prior_shift"], record["timing"]
+    return (
+        _grid(head, rows) + "\nMoving the prior's mean by 30 mm moves the 20-push estimate by "
+        f"{shift['pooled']['median_mm']:.2f} mm (median; another seed of the sampler alone: "
+        f"{shift['same prior, another seed']['median_mm']:.2f} mm). A posterior of 20 pushes "
+        f"takes {timing['posterior']['median_s']:.2f} s after compilation, an update in the loop "
+        f"{1e3 * timing['online update']['median_s']:.1f} ms.\n"
+    )
+
+
+def informative(record: dict) -> str:
+    """Error after chosen pushes and after random ones of the same pools."""
+    rows = []
+    for name, r in record["tables"].items():
+        low, high = r["interval_95_mm"]
+        rows.append([
+            name, f"{r['trials']}", f"{r['chosen_median_mm']:.2f}", f"{r['random_median_mm']:.2f}",
+            f"{r['difference_of_means_mm']:+.2f} [{low:+.2f}, {high:+.2f}]",
+            f"{100 * r['chosen_coverage_95']:.0f}",
+        ])  # fmt: skip
+    head = (
+        "pool", "trials", "chosen: median mm", "random: median mm", "difference of means mm",
+        "chosen: in the 95 % region, %",
+    )  # fmt: skip
+    return _grid(head, rows)
+
+
 def ensemble(record: dict) -> str:
     """What the learned ensemble says of the real runs, by run, pooled, and on their twins."""
     rows = []

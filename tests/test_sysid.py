@@ -6,9 +6,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from scipy.stats import multivariate_t
 
 from p2r_jax.estimator.hypotheses import DIM, Belief, BeliefConfig, Hypothesis
-from p2r_jax.estimator.limit_surface import friction_wrench
+from p2r_jax.estimator.limit_surface import (
+    STUDENT_FREEDOM,
+    correlated_student_t,
+    friction_wrench,
+)
 from p2r_jax.estimator.push_motion import Replay, ReplayConfig
 from p2r_jax.estimator.smc import SmcConfig, sample
 from p2r_jax.estimator.sysid import Sysid, SysidConfig
@@ -59,6 +64,12 @@ def segments(asset) -> Segments:
     return Segments(start, end, path, wrench.astype(np.float32), np.ones(12, bool))
 
 
+@pytest.fixture(scope="module")
+def by_force(asset) -> Sysid:
+    """One compilation for the tests that identify from the twelve pushes with force."""
+    return Sysid(asset, TOOL, SysidConfig(evidence="force"))
+
+
 def test_sampler_matches_the_conjugate_posterior():
     data, noise = 1.5, 0.5
 
@@ -89,18 +100,15 @@ def test_feet_blurred_to_their_full_radius_are_the_ellipsoid():
     np.testing.assert_allclose(friction_wrench(truth(), twist), expected, rtol=1e-5)
 
 
-@pytest.mark.parametrize(
-    "evidence",
-    ["force", pytest.param("motion", marks=pytest.mark.slow)],  # its compile alone is minutes
-)
-def test_posterior_finds_the_centre_of_mass_and_covers_it(asset, segments, evidence):
-    found = Sysid(asset, TOOL, SysidConfig(evidence=evidence))(segments)
+@pytest.mark.parametrize("evidence", ["force", "motion"])
+def test_posterior_finds_the_centre_of_mass_and_covers_it(asset, segments, by_force, evidence):
+    by = by_force if evidence == "force" else Sysid(asset, TOOL, SysidConfig(evidence=evidence))
+    found = by(segments)
     error = np.linalg.norm(np.asarray(found.com_mean) - TRUE_COM)
     assert error < (0.003 if evidence == "force" else 0.006)
     assert bool(found.covers(TRUE_COM))
 
 
-@pytest.mark.slow
 def test_without_force_mass_and_friction_of_the_table_keep_their_prior(asset, segments):
     config = SysidConfig()
     unfelt = segments.replace(wrench=np.full_like(segments.wrench, np.nan))
@@ -116,18 +124,55 @@ def test_without_force_mass_and_friction_of_the_table_keep_their_prior(asset, se
         assert log.std() == pytest.approx(spread, rel=0.1)
 
 
-def test_force_shows_friction_times_mass(asset, segments):
-    found = Sysid(asset, TOOL, SysidConfig(evidence="force"))(segments)
+def test_correlated_student_t_equals_the_textbook_formula():
+    rng = np.random.default_rng(0)
+    misfit, root = rng.normal(size=(4, 3)), rng.normal(size=(4, 3, 3))
+    cov = root @ np.swapaxes(root, 1, 2) + 0.1 * np.eye(3)
+    found = np.asarray(correlated_student_t(jnp.asarray(misfit), jnp.asarray(cov)))
+    wanted = [
+        multivariate_t.logpdf(m, np.zeros(3), c, STUDENT_FREEDOM)
+        for m, c in zip(misfit, cov, strict=True)
+    ]
+    np.testing.assert_allclose(found - found[0], np.array(wanted) - wanted[0], rtol=1e-3)
+
+
+def test_closed_form_ends_where_the_planar_dynamics_does(asset, segments):
+    belief, z = Belief(asset), jax.random.normal(jax.random.key(5), (16, DIM))
+
+    def poses(engine):
+        replay = Replay(asset, TOOL, ReplayConfig(engine=engine))
+
+        def one(v):
+            move = jax.vmap(replay.final_pose, (None, 0, 0))
+            return move(belief.hypothesis(v), segments.start, segments.path)
+
+        return np.asarray(jax.jit(jax.vmap(one))(z))
+
+    apart = np.abs(poses("quasistatic") - poses("planar"))
+    assert np.quantile(apart[..., :2], 0.95) < 4e-4
+    assert np.quantile(apart[..., 2], 0.95) < np.radians(0.4)
+    assert np.median(apart[..., :2]) < 5e-5
+
+
+def test_moving_the_flat_prior_by_30_mm_moves_the_estimate_by_less_than_one(
+    asset, segments, by_force
+):
+    elsewhere = SysidConfig(evidence="force", belief=BeliefConfig(com_shift_m=(0.03, 0.0)))
+    moved = Sysid(asset, TOOL, elsewhere)(segments).com_mean - by_force(segments).com_mean
+    assert np.linalg.norm(np.asarray(moved)) < 1e-3
+
+
+def test_force_shows_friction_times_mass(segments, by_force):
+    found = by_force(segments)
     product = np.asarray(found.mass * found.friction_table) * 9.81
     assert product.mean() == pytest.approx(FORCE, rel=0.05)
     assert product.std() < 0.1 * FORCE
 
 
-def test_many_equal_pushes_never_claim_more_than_the_shared_error(asset, segments):
-    sysid = Sysid(asset, TOOL, SysidConfig(evidence="force"))
-    found = sysid(segments.take(np.tile(np.arange(12), 5)))
+def test_many_equal_pushes_never_claim_more_than_the_shared_error(segments, by_force):
+    found = by_force(segments.take(np.tile(np.arange(12), 5)))
     smallest = np.sqrt(np.linalg.eigvalsh(np.asarray(found.com_cov)).min())
-    assert smallest > 0.8 * sysid.shared_error_m("force")
+    assert smallest > 0.8 * by_force.shared_error_m("force")
 
 
 def test_force_that_was_not_measured_is_refused(asset, segments):

@@ -44,6 +44,8 @@ class BeliefConfig:
       wrench_noise, motion_noise: misfit of a push relative to the limit wrench and to the
         object's motion; medians.
       noise_spread: of both.
+      pose_noise_m: error of a measured motion, standard deviation per axis; of its turn
+        by a third of the side.
     """
 
     com_shift_m: tuple[float, float] = (0.0, 0.0)
@@ -56,11 +58,12 @@ class BeliefConfig:
     friction_table: float = 0.3
     friction_table_spread: float = 0.4
     mass_spread: float = 0.2
-    load_spread: float = 0.5
+    load_spread: float = 0.25
     anisotropy: float = 0.1
-    wrench_noise: float = 0.12
+    wrench_noise: float = 0.08
     motion_noise: float = 0.1
     noise_spread: float = 0.3
+    pose_noise_m: float = 8e-4
 
 
 @struct.dataclass
@@ -100,6 +103,11 @@ class Belief:
         lower, upper = asset.footprint_bounds
         self.side = float((upper - lower).max())
         self.center = (lower + upper) / 2
+
+    @property
+    def twist_noise(self) -> Float[np.ndarray, " 3"]:
+        """Standard deviations of a measured motion: m, m, rad."""
+        return self.config.pose_noise_m * np.array([1.0, 1.0, 3 / self.side])
 
     @property
     def limit_force_median(self) -> float:

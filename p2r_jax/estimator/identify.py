@@ -1,10 +1,11 @@
-"""``p2r identify``: from a log of pushes to theta +- sigma, a JSON file and a picture."""
+"""``p2r identify LOG``: from a log of pushes to theta +- sigma, a JSON file and a picture."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
+import tyro
 from jaxtyping import Float
 
 from p2r_jax.estimator.sysid import Posterior, Sysid, SysidConfig
@@ -37,7 +38,7 @@ class IdentifyConfig:
       overwrite: allow a folder that is not empty.
     """
 
-    log: Path
+    log: tyro.conf.Positional[Path]
     out: Path
     asset: str | None = None
     on_bad: Literal["raise", "exclude"] = "raise"

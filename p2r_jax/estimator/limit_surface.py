@@ -38,21 +38,54 @@ def friction_wrench(h: Hypothesis, twist: Float[Array, "n 3"]) -> Float[Array, "
 
 
 def wrench_log_likelihood(
-    h: Hypothesis, twist: Float[Array, "n 3"], wrench: Float[Array, "n 3"]
+    h: Hypothesis,
+    twist: Float[Array, "n 3"],
+    wrench: Float[Array, "n 3"],
+    twist_noise: Float[Array, " 3"],
 ) -> Float[Array, " n"]:
     """Student-t likelihood of measured wrenches, push by push, up to a constant.
 
+    The error of the measured motion counts through the slope of the limit surface: where a
+    small change of the twist turns the friction far, as near pure rotation about a foot, a
+    push pulls less.
+
     Args:
       h: hypothesis.
-      twist: of the object's origin, object axes, any scale.
+      twist: of the object's origin, object axes; m and rad from pose to pose.
       wrench: (f_x, f_y, moment about the object's origin), object axes, N and N m.
+      twist_noise: standard deviations of ``twist``.
     """
     cx, cy = h.com
-    at_com = twist + jnp.stack([-cy * twist[:, 2], cx * twist[:, 2], 0 * twist[:, 2]], -1)
     moment = wrench[:, 2] - (cx * wrench[:, 1] - cy * wrench[:, 0])
     measured = jnp.stack([wrench[:, 0], wrench[:, 1], moment], -1) / h.limit_force
-    misfit = (measured - friction_wrench(h, at_com)) / jnp.stack([1.0, 1.0, h.radius])
-    return student_t(misfit, h.wrench_noise)
+    unit = jnp.stack([1.0, 1.0, h.radius])
+
+    def friction(twist):
+        return friction_wrench(h, at_com(h, twist)) / unit
+
+    predicted = friction(twist)
+    slope = jnp.stack([friction(twist + d) - predicted for d in jnp.diag(twist_noise)], -1)
+    cov = h.wrench_noise**2 * jnp.eye(3) + slope @ jnp.swapaxes(slope, -1, -2)
+    return correlated_student_t(measured / unit - predicted, cov)
+
+
+def correlated_student_t(misfit: Float[Array, "n 3"], cov: Float[Array, "n 3 3"]):
+    """Log density of a 3-d Student t, up to a constant; scale matrix in closed form."""
+    (a, b, c), (_, d, e), (_, _, f) = (tuple(cov[:, i, j] for j in range(3)) for i in range(3))
+    x, y, z = misfit.T
+    aa, bb, cc = d * f - e * e, c * e - b * f, b * e - c * d
+    dd, ee, ff = a * f - c * c, b * c - a * e, a * d - b * b
+    determinant = a * aa + b * bb + c * cc
+    cross = 2 * (x * y * bb + x * z * cc + y * z * ee)
+    squared = (x * x * aa + y * y * dd + z * z * ff + cross) / determinant
+    tail = 0.5 * (STUDENT_FREEDOM + 3) * jnp.log1p(squared / STUDENT_FREEDOM)
+    return -0.5 * jnp.log(determinant) - tail
+
+
+def at_com(h: Hypothesis, twist: Float[Array, "n 3"]) -> Float[Array, "n 3"]:
+    """Twists of the object's origin as twists of the centre of mass."""
+    (cx, cy), spin = h.com, twist[:, 2]
+    return twist + jnp.stack([-cy * spin, cx * spin, 0 * spin], -1)
 
 
 def student_t(

@@ -5,6 +5,7 @@ tool's way (for the dynamics) and, with force, the mean wrench (for the limit su
 """
 
 from dataclasses import dataclass
+from types import ModuleType
 
 import jax
 import numpy as np
@@ -93,18 +94,18 @@ def segments_of(log: PushLog, asset: Asset, config: SegmentConfig | None = None)
     return Segments(start, end, path, wrench, np.ones(len(found), bool))
 
 
-def body_twist(start: Float[np.ndarray, "n 3"], end: Float[np.ndarray, "n 3"]):
+def body_twist(start: Float[np.ndarray, "n 3"], end: Float[np.ndarray, "n 3"], xp: ModuleType = np):
     """Constant twist, object axes, that moves ``start`` to ``end`` in unit time: Float[n, 3].
 
     The logarithm of the relative planar motion: (x, y) of the object's origin and the
-    turn, m and rad.
+    turn, m and rad. ``xp`` is ``numpy`` or ``jax.numpy``.
     """
     turn = end[:, 2] - start[:, 2]
     half = turn / 2
-    stretch = 1 / np.sinc(half / np.pi)
+    stretch = 1 / xp.sinc(half / np.pi)
     dx, dy = (end[:, :2] - start[:, :2]).T
-    c, s = np.cos(start[:, 2] + half), np.sin(start[:, 2] + half)
-    return np.stack([stretch * (c * dx + s * dy), stretch * (c * dy - s * dx), turn], -1)
+    c, s = xp.cos(start[:, 2] + half), xp.sin(start[:, 2] + half)
+    return xp.stack([stretch * (c * dx + s * dy), stretch * (c * dy - s * dx), turn], -1)
 
 
 def _stretches(log: PushLog, asset: Asset, config: SegmentConfig):

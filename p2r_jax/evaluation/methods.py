@@ -12,6 +12,7 @@ from jaxtyping import Float
 
 from p2r_jax.deploy.loop import Bundle, ThetaSource
 from p2r_jax.estimator.ensemble import Ensemble, EstimatorContract, init_ensemble, load_ensemble
+from p2r_jax.estimator.online import window_sysid
 from p2r_jax.files import git_revision
 from p2r_jax.policy.policy import Policy, load_policy
 from p2r_jax.prior.prior import Prior, gaussian_for
@@ -34,12 +35,14 @@ class Method:
       given: what stands for the loop's prior: vision's ``prior``, the ``truth``
         or the ``training-mean`` (a policy that never sees theta).
       text: one line for a legend.
+      estimator: what reads the window: the trained ``ensemble``, or ``sysid``.
     """
 
     policy: Literal["privileged", "noisy", "dr"]
     source: ThetaSource
     given: Literal["prior", "truth", "training-mean"]
     text: str
+    estimator: Literal["ensemble", "sysid"] = "ensemble"
 
 
 METHODS: dict[str, Method] = {
@@ -49,6 +52,12 @@ METHODS: dict[str, Method] = {
     "vlm-only": Method("noisy", "given", "prior", "noisy policy, prior alone"),
     "rma-only": Method("noisy", "estimate", "prior", "noisy policy, interaction alone"),
     "dr": Method("dr", "given", "training-mean", "policy that never sees theta"),
+}
+OTHER_METHODS: dict[str, Method] = {  # run by name; no row of the published table
+    "sysid-fused": Method(
+        "noisy", "fused", "prior", "noisy policy, prior fused with identification", "sysid"
+    ),
+    "sysid-only": Method("noisy", "estimate", "prior", "noisy policy, identification", "sysid"),
 }
 REFERENCE = "privileged"  # what the others are compared with, trial by trial
 
@@ -86,9 +95,10 @@ CONDITIONS: dict[str, Condition] = {
 
 def method(name: str) -> Method:
     """A method by name; an unknown one raises KeyError that lists what exists."""
-    if name not in METHODS:
-        raise KeyError(f"no method {name!r} (methods: {', '.join(METHODS)})")
-    return METHODS[name]
+    known = METHODS | OTHER_METHODS
+    if name not in known:
+        raise KeyError(f"no method {name!r} (methods: {', '.join(known)})")
+    return known[name]
 
 
 def condition(name: str) -> Condition:
@@ -131,7 +141,7 @@ def load_checkpoints(root: Path | None, task: Task, methods: Sequence[str]) -> C
     for folder in sorted({m.policy for m in chosen}):
         policies[folder] = load_policy(root / folder, task)
         check_contract(policies[folder], folder, task)
-    needs_estimate = any(m.source != "given" for m in chosen)
+    needs_estimate = any(m.source != "given" and m.estimator == "ensemble" for m in chosen)
     if needs_estimate or (root / ESTIMATOR / "estimator.json").is_file():
         return Checkpoints(policies, load_ensemble(root / ESTIMATOR, task))
     return Checkpoints(policies, uninformed_ensemble(task), informed=False)
@@ -188,7 +198,7 @@ def make_bundle(
     layout = task.layout
     return Bundle(
         policy=checkpoints.policies[chosen.policy],
-        ensemble=checkpoints.ensemble,
+        ensemble=window_sysid(task) if chosen.estimator == "sysid" else checkpoints.ensemble,
         prior=jax.tree.map(lambda x: jnp.broadcast_to(x, truth.shape), given),
         goal=PlanarPose(jnp.array(layout.goal_xy), jnp.array(layout.goal_yaw_rad)),
         source=chosen.source,
