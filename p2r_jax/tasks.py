@@ -245,7 +245,8 @@ def push_hammer() -> Task:
     Ours: the outline (``sim.asset.hammer``), the curriculum's circle and the free
     reach, which follow its length. ``contact`` takes twice the default's steps, with
     MuJoCo's own impedance at the pusher: the default misses the parity mark at 50 cm/s
-    (``benchmarks.contact_tradeoff``).
+    (``benchmarks.contact_tradeoff``). So does ``planar``, which knows no soft contact: it
+    is there for speed, and what it trained deserves a look in ``contact``.
     """
     base = push_tblock()
     low, high = -0.13, 0.13
