@@ -7,8 +7,6 @@ C MuJoCo on all cores, at the step that most settings share, is the ceiling of t
     python -m benchmarks.contact_tradeoff --out benchmarks/results/contact_tradeoff.json
 """
 
-import functools
-import os
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -16,17 +14,15 @@ from typing import Literal
 import jax
 import jax.numpy as jnp
 import matplotlib
-import mujoco
 import numpy as np
 import tyro
-from mujoco import rollout
 from tqdm import tqdm
 
-from benchmarks.pushes import Pushes, errors, push_in, push_in_judge, sample_pushes
+from benchmarks.ceiling import rate_in_c
+from benchmarks.pushes import errors, push_in, push_in_judge, sample_pushes
 from benchmarks.timing import rate, repeated
 from p2r_jax.files import as_record, provenance, write_json
-from p2r_jax.sim.contact import ContactConfig, ContactDynamics, driven_scene
-from p2r_jax.sim.mjcf import write_physics
+from p2r_jax.sim.contact import ContactConfig, ContactDynamics
 from p2r_jax.sim.support import support_points
 from p2r_jax.tasks import Task, load_task
 from p2r_jax.types import PlanarPose
@@ -102,18 +98,14 @@ class Settings:
     repeats: int = 3
 
 
-def _arguments(pushes: Pushes, support: np.ndarray, push_m: float) -> tuple:
-    start = PlanarPose(jnp.zeros_like(pushes.ee_xy), jnp.float32(pushes.yaw))
-    ends = (pushes.ee_xy, pushes.ee_xy + push_m * pushes.direction)
-    return pushes.physics(support), start, *map(jnp.float32, ends)
-
-
 def speed(
     dynamics: ContactDynamics, task: Task, support: np.ndarray, settings: Settings
 ) -> tuple[dict, float]:
     """Control steps per second of a batch, and seconds to compile."""
     pushes = sample_pushes(task, settings.batch, settings.seed + 1)
-    physics, start, ee, target = _arguments(pushes, support, task.action_scale_m)
+    physics, ee = pushes.physics(support), jnp.float32(pushes.ee_xy)
+    start = PlanarPose(jnp.zeros_like(ee), jnp.float32(pushes.yaw))
+    target = jnp.float32(pushes.ee_xy + task.action_scale_m * pushes.direction)
     state = jax.jit(jax.vmap(dynamics.init))(start, ee)
     cache = jax.jit(jax.vmap(dynamics.derive))(physics)
     program = repeated(jax.vmap(dynamics.advance), physics, cache, state, target)
@@ -147,28 +139,11 @@ def _scene(task: Task) -> tuple[np.ndarray, ContactConfig]:
 
 def measure_c(task: Task, settings: Settings) -> dict:
     """C MuJoCo with the task's settings on all cores: the same pushes, batch and step."""
-    support, config = _scene(task)
     pushes = sample_pushes(task, settings.batch, settings.seed + 1)
-    scene = config.scene(task.control_period_s)
-    args = (task.object, support, task.pusher_radius_m, scene, config.pusher_armature)
-    model, threads = driven_scene(*args), len(os.sched_getaffinity(0))
-    write_physics(model, *(x[0] for x in pushes[:3]), *pushes.friction[0])
-    start = np.zeros((settings.batch, 1 + model.nq + model.nv))
-    half = pushes.yaw / 2
-    start[:, 3], start[:, 4], start[:, 7] = task.object.height_m / 2, np.cos(half), np.sin(half)
-    start[:, 8:10] = pushes.ee_xy
-    start[:, 16:18] = pushes.direction * task.action_scale_m / task.control_period_s
-    workers = [mujoco.MjData(model) for _ in range(threads)]
-    with rollout.Rollout(nthread=threads) as pool:
-        push = functools.partial(pool.rollout, model, workers, start, nstep=config.substeps)
-        control = rate(push, settings.batch, settings.repeats)
-    physics = config.substeps * control["median"]
-    return {
-        "threads": threads,
-        "substeps": config.substeps,
-        "control_steps_per_s": control,
-        "physics_steps_per_s": physics,
-    }
+    physics = (*(x[0] for x in pushes[:3]), *pushes.friction[0])
+    found = rate_in_c(task, pushes, physics, settings.repeats)
+    physics_rate = found["substeps"] * found["control_steps_per_s"]["median"]
+    return found | {"physics_steps_per_s": physics_rate}
 
 
 def measure_task(name: str, settings: Settings, bar: tqdm) -> dict:

@@ -71,11 +71,9 @@ def environment(settings: Settings) -> dict[str, float]:
     import jax
     import jax.numpy as jnp
 
-    from p2r_jax.compat import import_mjx_quietly, use_compilation_cache
-    from p2r_jax.tasks import load_task
-
-    import_mjx_quietly()
+    from p2r_jax.compat import use_compilation_cache
     from p2r_jax.sim.push import PushEnv
+    from p2r_jax.tasks import load_task
 
     watch.mark("import")
     use_compilation_cache()
@@ -96,9 +94,7 @@ def training(settings: Settings) -> dict[str, float]:
     watch = Stopwatch()
     import jax
 
-    from p2r_jax.compat import import_mjx_quietly, use_compilation_cache
-
-    import_mjx_quietly()
+    from p2r_jax.compat import use_compilation_cache
     from p2r_jax.policy.policy import contract_of, policy_from_training
     from p2r_jax.policy.ppo import PPO
     from p2r_jax.policy.train import default_train, evaluate_policy, phase_task

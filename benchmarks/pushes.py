@@ -19,7 +19,7 @@ from p2r_jax.sim.contact import SETTLE_S, driven_scene, push_in_c
 from p2r_jax.sim.footprint import signed_distance
 from p2r_jax.sim.mjcf import SceneOptions, write_physics
 from p2r_jax.tasks import Task
-from p2r_jax.types import PhysicsParams, PlanarPose
+from p2r_jax.types import PhysicsParams, PlanarPose, wrap_angle
 
 START_GAP_M = 5e-4  # the pusher starts this far from the object
 JUDGE_ARMATURE_KG = 1e5  # contact forces of ~1 N change its speed by 1e-5 m/s per second
@@ -164,7 +164,7 @@ def _push(dynamics, physics, poses, ee_xy, target) -> PlanarPose:
 
 def distances(pose: PlanarPose, truth: PlanarPose) -> tuple[np.ndarray, np.ndarray]:
     """Distance in position (mm) and yaw (deg), one per push."""
-    turn = (pose.yaw - truth.yaw + np.pi) % (2 * np.pi) - np.pi
+    turn = wrap_angle(pose.yaw - truth.yaw)
     return 1e3 * np.linalg.norm(pose.xy - truth.xy, axis=-1), np.degrees(np.abs(turn))
 
 

@@ -19,7 +19,6 @@ control step (a second of the task's time). On a GPU the batches go up to 65536 
 
 import gc
 import json
-import os
 import time
 from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
@@ -28,12 +27,10 @@ from typing import Literal
 
 import jax
 import jax.numpy as jnp
-import mujoco
-import numpy as np
 import tyro
-from mujoco import rollout
 from tqdm import tqdm
 
+from benchmarks.ceiling import rate_in_c
 from benchmarks.pushes import sample_pushes
 from benchmarks.throughput_peers import Peer, peers, start_peer
 from benchmarks.throughput_plot import CEILING, plot
@@ -45,11 +42,8 @@ from benchmarks.timing import (
     rate,
     repeated,
 )
-from p2r_jax.compat import import_mjx_quietly
 from p2r_jax.files import provenance, write_json
 from p2r_jax.policy.ppo import PPO, PPOConfig
-from p2r_jax.sim.contact import driven_scene
-from p2r_jax.sim.mjcf import write_physics
 from p2r_jax.sim.push import PushEnv, make_dynamics
 from p2r_jax.sim.support import support_points
 from p2r_jax.sim.training_env import TrainingEnv
@@ -243,25 +237,12 @@ def _row(what: dict, program: Program | None, control: dict) -> dict:
 def measure_c(batch: int, settings: Settings) -> dict:
     """C MuJoCo on the contact scene with the step of ``contact``: the first action, all cores."""
     task = load_task(settings.task)
-    config, pushes = task.contact, sample_pushes(task, batch)
-    threads = settings.threads or len(os.sched_getaffinity(0))
-    points = support_points(task.object, task.physics.support, task.physics.support_count)
-    scene = config.scene(task.control_period_s)
-    model = driven_scene(task.object, points, task.pusher_radius_m, scene, config.pusher_armature)
-    write_physics(model, *task.object.with_weight(0.0), FRICTION, FRICTION)
-    workers = [mujoco.MjData(model) for _ in range(threads)]
-    start = np.zeros((batch, 1 + model.nq + model.nv))
-    half = np.asarray(pushes.yaw) / 2
-    start[:, 3], start[:, 4], start[:, 7] = task.object.height_m / 2, np.cos(half), np.sin(half)
-    start[:, 8:10] = pushes.ee_xy
-    start[:, 16:18] = pushes.direction * task.action_scale_m / task.control_period_s
-    with rollout.Rollout(nthread=threads) as pool:
-        control = rate(
-            lambda: pool.rollout(model, workers, start, nstep=config.substeps),
-            batch, settings.repeats,
-        )  # fmt: skip
+    physics = (*task.object.with_weight(0.0), FRICTION, FRICTION)
+    pushes = sample_pushes(task, batch)
+    found = rate_in_c(task, pushes, physics, settings.repeats, settings.threads)
+    control = found.pop("control_steps_per_s")
     what = {"work": "dynamics", "dynamics": CEILING, "impl": "C", "batch": batch, "actions": 1}
-    return _row(what | {"substeps": config.substeps, "threads": threads}, None, control)
+    return _row(what | found, None, control)
 
 
 def measure_peer(peer: Peer, settings: Settings) -> dict:
@@ -326,7 +307,6 @@ def main(settings: Settings) -> None:
     """Measure, print the table, write JSON and plot."""
     jax.config.update("jax_default_matmul_precision", settings.matmul_precision)
     jax.config.update("jax_enable_compilation_cache", False)  # compile seconds are of compiling
-    import_mjx_quietly()
     others, started = peers() if settings.peers else [], time.perf_counter()
     record = {"schema": SCHEMA_VERSION, "kind": "throughput", "provenance": provenance()}
     packages = ("brax", "playground") if others else ("brax",)

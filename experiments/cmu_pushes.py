@@ -34,6 +34,7 @@ import tyro
 from p2r_jax.pushlog import PushLog, write_log
 from p2r_jax.sim.support import support_points
 from p2r_jax.sim.triangles import corner_to_object, triangle_150
+from p2r_jax.types import wrap_angle
 
 DATA = Path(__file__).parents[2] / "shared" / "data" / "cmu_triangle_push"
 TIP_RADIUS_M = 0.001  # ours: a pointed finger
@@ -132,7 +133,7 @@ def load_condition(
         sensed = raw["ft"][raw["ft_off"][i] : raw["ft_off"][i + 1]]
         seen = np.full((len(robot), 3), np.nan)
         seen[0], seen[-1] = before[i], after[i]
-        seen[-1, 2] = before[i, 2] + _wrap(after[i, 2] - before[i, 2])
+        seen[-1, 2] = before[i, 2] + wrap_angle(after[i, 2] - before[i, 2])
         push.append(np.full(len(robot), i))
         t.append(robot[:, 0] - robot[0, 0])
         pose.append(seen)
@@ -203,10 +204,6 @@ def _finger_yaw(quaternions: np.ndarray) -> np.ndarray:
 def _rotate(yaw: np.ndarray, v: np.ndarray) -> np.ndarray:
     cos, sin = np.cos(yaw), np.sin(yaw)
     return np.stack([cos * v[:, 0] - sin * v[:, 1], sin * v[:, 0] + cos * v[:, 1]], -1)
-
-
-def _wrap(angle):
-    return (angle + np.pi) % (2 * np.pi) - np.pi
 
 
 def _around(t: np.ndarray, sampled_t: np.ndarray, values: np.ndarray) -> np.ndarray:

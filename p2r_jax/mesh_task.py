@@ -172,11 +172,10 @@ def _physics(asset: Asset, base: PhysicsRanges, theta: str) -> tuple[PhysicsRang
     ranges = _com_range(support, com, min(tilt, depth / 2), theta)
     limit = THETA_SHARE * np.subtract(*reversed(asset.footprint_bounds))
     ranges = np.clip(ranges, -limit[:, None], limit[:, None])
-    corners = np.array([(x, y) for x in ranges[0] for y in ranges[1]])
-    check_support(support, corners, asset.name)
     rounded = tuple((float(low), float(high)) for low, high in np.round(ranges, 5))
     notes.append(f"{base.support_count} support points, {kind}")
     physics = replace(base, weight_x_m=None, com_m=rounded, support=kind)
+    check_support(support, physics.com_corners(asset), asset.name)
     return physics, notes
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
+from jaxtyping import Float
 
 from p2r_jax.sim.asset import Asset, load_asset
 from p2r_jax.sim.contact import ContactConfig
@@ -67,6 +68,12 @@ class PhysicsRanges:
             raise ValueError("physics: give either weight_x_m or com_m, the other is None")
         if self.mass_scale[0] <= 0:
             raise ValueError(f"physics: mass_scale is {self.mass_scale}; it must be positive")
+
+    def com_corners(self, asset: Asset) -> Float[np.ndarray, "n 2"]:
+        """Corners of the region in which the centre of mass lies, object frame, m."""
+        if self.com_m is not None:
+            return np.array([(x, y) for x in self.com_m[0] for y in self.com_m[1]])
+        return np.array([asset.with_weight(x)[1][:2] for x in self.weight_x_m])
 
 
 @dataclass(frozen=True)

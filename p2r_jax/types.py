@@ -73,7 +73,7 @@ class Measurement(NamedTuple):
 
 
 def wrap_angle(angle: Float[Array, "*n"]) -> Float[Array, "*n"]:
-    """Angle in [-pi, pi), rad."""
+    """Angle in [-pi, pi), rad; NumPy in, NumPy out (and float64 stays)."""
     return (angle + jnp.pi) % (2 * jnp.pi) - jnp.pi
 
 

@@ -21,6 +21,7 @@ from scipy.stats import qmc
 from p2r_jax.estimator.ensemble import EstimatorContract, Window
 from p2r_jax.estimator.limit_surface import student_t
 from p2r_jax.estimator.quasistatic import push_along
+from p2r_jax.estimator.smc import systematic_resampling
 from p2r_jax.files import git_revision
 from p2r_jax.sim.asset import Asset
 from p2r_jax.sim.observation import FEATURES, POSITION_SCALE, REACH_SCALE
@@ -246,9 +247,7 @@ def _resampled(belief: Particles, key: Array) -> Particles:
     """Equal weights; shrunk towards the mean and spread again (Liu & West 2001)."""
     key_pick, key_spread = jax.random.split(key)
     n = belief.radius.shape[0]
-    u = (jax.random.uniform(key_pick) + jnp.arange(n)) / n
-    cumulative = jnp.cumsum(jax.nn.softmax(belief.log_weight))
-    chosen = jnp.clip(jnp.searchsorted(cumulative, u), 0, n - 1)
+    chosen = systematic_resampling(belief.log_weight, key_pick)
     logs = jnp.column_stack([belief.com, jnp.log(belief.radius), jnp.log(belief.friction)])[chosen]
     mean, spread = jnp.mean(logs, 0), jnp.std(logs, 0) * (1 - SHRINK**2) ** 0.5
     logs = mean + SHRINK * (logs - mean) + spread * jax.random.normal(key_spread, logs.shape)

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from p2r_jax.sim.footprint import Part
+from p2r_jax.sim.footprint import Part, nearest
 from p2r_jax.types import PlanarPose, to_object, to_world
 
 LEAST_YIELD = 0.1  # of the normal compliance of a sliding contact; a jammed one has less
@@ -60,7 +60,7 @@ def step(
 ) -> PlanarPose:
     """The object makes way for a tool that moved from ``before`` to ``after`` (world, m)."""
     came, now = to_object(pose, before), to_object(pose, after)
-    nx, ny, distance = _nearest(parts, now)
+    nx, ny, distance = nearest(parts, now[0], now[1])
     depth = jnp.maximum(tool_radius_m - distance, 0.0)
     moved = now - came
     approach = -(moved[0] * nx + moved[1] * ny)
@@ -73,16 +73,6 @@ def step(
     center = to_world(PlanarPose(center, pose.yaw + turn / 2), jnp.stack([fx, fy]))
     yaw = pose.yaw + turn
     return PlanarPose(to_world(PlanarPose(center, yaw), -com), yaw)
-
-
-def _nearest(parts: Sequence[Part], point):
-    """Outward normal and signed distance of the nearest part."""
-    best = parts[0].nearest(point[0], point[1])
-    for part in parts[1:]:
-        other = part.nearest(point[0], point[1])
-        closer = other[2] < best[2]
-        best = tuple(jnp.where(closer, a, b) for a, b in zip(other, best, strict=True))
-    return best
 
 
 def _force(nx, ny, rx, ry, depth, along, radius, friction):

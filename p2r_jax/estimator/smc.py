@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import jax
 import jax.numpy as jnp
 from flax import struct
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
 STEP_SIZES = (2.0, 0.6)  # of a random-walk move, in units of the particles' spread / sqrt(dim)
 
@@ -73,7 +73,7 @@ def sample(
         z, ll, b, stage, key = carry
         key_pick, key_move, key = jax.random.split(key, 3)
         b_next = jnp.where(stage == config.stages - 1, 1.0, _next_power(ll, b))
-        chosen = _resample((b_next - b) * ll, key_pick)
+        chosen = systematic_resampling((b_next - b) * ll, key_pick)
         z, ll = z[chosen], ll[chosen]
         z, ll, _ = _move(log_likelihood, z, ll, b_next, key_move, config.moves)
         return z, ll, b_next, stage + 1, key
@@ -101,8 +101,10 @@ def _next_power(ll, b):
     return jnp.where(keeps_half(jnp.ones(())), 1.0, jnp.maximum(low, b + 1e-6))
 
 
-def _resample(log_weight, key):
-    """Systematic resampling: indices."""
+def systematic_resampling(
+    log_weight: Float[Array, " particles"], key: Array
+) -> Int[Array, " particles"]:
+    """Indices of particles, as many as there are, drawn in proportion to their weights."""
     n = log_weight.shape[0]
     u = (jax.random.uniform(key) + jnp.arange(n)) / n
     return jnp.clip(jnp.searchsorted(jnp.cumsum(jax.nn.softmax(log_weight)), u), 0, n - 1)

@@ -27,7 +27,7 @@ from matplotlib.transforms import Affine2D
 
 from p2r_jax.evaluation.statistics import wilson
 from p2r_jax.sim.asset import Asset
-from p2r_jax.types import Gaussian
+from p2r_jax.types import Gaussian, wrap_angle
 
 DPI = 200
 RC: dict[Any, Any] = {
@@ -322,7 +322,7 @@ def _spans(contact: Bool[np.ndarray, " t"], time_s: Float[np.ndarray, " t"]):
 def _snapshot_indices(poses: Float[np.ndarray, "t 3"], count: int) -> list[int]:
     """Steps that split the object's motion (10 cm of travel weigh as much as 1 rad) evenly."""
     step = np.diff(poses, axis=0)
-    step[:, 2] = (step[:, 2] + np.pi) % (2 * np.pi) - np.pi
+    step[:, 2] = wrap_angle(step[:, 2])
     motion = np.linalg.norm(step * [1.0, 1.0, 0.1], axis=1)
     travelled = np.concatenate([[0.0], np.cumsum(motion)])
     marks = np.linspace(0, travelled[-1], count)

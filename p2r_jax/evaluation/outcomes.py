@@ -11,6 +11,7 @@ from jaxtyping import Bool, Float
 from p2r_jax.evaluation.statistics import Interval, bootstrap, paired_difference, wilson
 from p2r_jax.evaluation.trials import TrialRecord
 from p2r_jax.tasks import Task
+from p2r_jax.types import wrap_angle
 
 CRITERIA = ("hardware", "strict", "strict_pose")
 
@@ -41,7 +42,7 @@ def judge(record: TrialRecord, task: Task) -> Outcomes:
     layout, limits = task.layout, task.success
     xy, yaw = record.object_pose[..., :2], record.object_pose[..., 2]
     position = np.linalg.norm(xy - np.array(layout.goal_xy), axis=-1)
-    turned = (yaw - layout.goal_yaw_rad + np.pi) % (2 * np.pi) - np.pi
+    turned = wrap_angle(yaw - layout.goal_yaw_rad)
     near, error = position < limits.position_m, np.abs(turned)
     pose = near & (error < limits.yaw_rad)
     left = np.any((xy < np.array(layout.lower)) | (xy > np.array(layout.upper)), axis=-1)

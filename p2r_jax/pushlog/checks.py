@@ -13,6 +13,7 @@ from jaxtyping import Float
 from p2r_jax.pushlog.log import PushLog
 from p2r_jax.sim.asset import Asset
 from p2r_jax.sim.footprint import signed_distance
+from p2r_jax.types import wrap_angle
 
 POSE_COLUMNS = ("object_x", "object_y", "object_yaw")
 TOOL_COLUMNS = ("tool_x", "tool_y")
@@ -192,7 +193,7 @@ def _jumps(log: PushLog, first: int, limits: Limits) -> Iterator[str]:
             )
     rows = np.flatnonzero(log.observed)
     step = np.diff(log.object_pose[rows, 2])
-    turn = np.abs((step + np.pi) % (2 * np.pi) - np.pi)
+    turn = np.abs(wrap_angle(step))
     dt = np.diff(log.t[rows])
     bad = np.flatnonzero((turn > limits.jump_rad) & (turn > limits.yaw_rate_rps * dt))
     if bad.size:

@@ -390,5 +390,4 @@ def push_in_c(
     state = run(duration_s)
     w, x, y, z = state[:, 4:8].T
     turned = np.arctan2(2 * (w * z + x * y), 1 - 2 * (y * y + z * z)) - yaw
-    turned = (turned + np.pi) % (2 * np.pi) - np.pi
-    return PlanarPose(state[:, 1:3], yaw + turned)
+    return PlanarPose(state[:, 1:3], yaw + wrap_angle(turned))

@@ -117,6 +117,24 @@ class Polygon:
 Part = Box | Polygon
 
 
+def nearest(
+    parts: Sequence[Part], x: Float[Array, "*n"], y: Float[Array, "*n"], xp: ModuleType = jnp
+) -> tuple[Array, Array, Array]:
+    """Outward unit normal (x, y) and signed distance (m) of the part nearest to each point.
+
+    Args:
+      parts: convex parts of the footprint.
+      x, y: object frame, m.
+      xp: ``jax.numpy`` or ``numpy``.
+    """
+    best = parts[0].nearest(x, y, xp)
+    for part in parts[1:]:
+        other = part.nearest(x, y, xp)
+        closer = other[2] < best[2]
+        best = tuple(xp.where(closer, a, b) for a, b in zip(other, best, strict=True))
+    return best
+
+
 def signed_distance(
     parts: Sequence[Part], point: Float[Array, "*n 2"], xp: ModuleType = jnp
 ) -> Float[Array, "*n"]:

@@ -11,7 +11,6 @@ from dataclasses import replace
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from brax.envs.base import Env, State
 from flax import struct
 from jaxtyping import Array, Float
@@ -79,14 +78,6 @@ def theta_of(physics: PhysicsParams, size: int) -> Float[Array, "*env k"]:
     return physics.com[..., :size]
 
 
-def com_corners(task: Task) -> Float[np.ndarray, "n 2"]:
-    """Corners of the region in which the task's centre of mass lies, object frame, m."""
-    ranges = task.physics
-    if ranges.com_m is not None:
-        return np.array([(x, y) for x in ranges.com_m[0] for y in ranges.com_m[1]])
-    return np.array([task.object.with_weight(x)[1][:2] for x in ranges.weight_x_m])
-
-
 def make_dynamics(task: Task) -> PlanarDynamics | PlanarMjxDynamics | ContactDynamics:
     """The dynamics a task asks for; all share init / derive / advance."""
     args = (task.object, task.pusher_radius_m, task.control_period_s)
@@ -124,7 +115,7 @@ class PushEnv(Env):
             [[upper[0], upper[1]], [upper[0], lower[1]], [lower[0], 0.0]], jnp.float32
         )
         support = support_points(task.object, task.physics.support, task.physics.support_count)
-        check_support(support, com_corners(task), task.object.name)
+        check_support(support, task.physics.com_corners(task.object), task.object.name)
         self._support = jnp.array(support, jnp.float32)
 
     @property

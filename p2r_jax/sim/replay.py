@@ -20,8 +20,9 @@ from jaxtyping import Array, Float, Int
 
 from p2r_jax.pushlog import PushLog, resample
 from p2r_jax.sim.asset import Asset
+from p2r_jax.sim.footprint import nearest
 from p2r_jax.sim.support import check_support
-from p2r_jax.types import PhysicsParams, PlanarPose
+from p2r_jax.types import PhysicsParams, PlanarPose, wrap_angle
 
 QUASI_STATIC_MPS = 0.02  # pushes slower than this may be replayed at this speed
 SHARED_ROWS = 8  # paths are padded to a multiple, so that similar logs share a compilation
@@ -94,8 +95,7 @@ def paths(log: PushLog, period_s: float, asset: Asset, tool_radius_m: float) -> 
 def _overlap(asset: Asset, yaw: np.ndarray, tool: np.ndarray, radius_m: float) -> np.ndarray:
     """Shortest ways out of the object, world axes: Float[n, 2], zero for tools outside."""
     point = _turn(-yaw, tool)
-    near = np.array([part.nearest(point[:, 0], point[:, 1], np) for part in asset.parts])
-    nx, ny, distance = np.take_along_axis(near, near[:, 2:].argmin(0)[None], axis=0)[0]
+    nx, ny, distance = nearest(asset.parts, point[:, 0], point[:, 1], np)
     depth = np.maximum(radius_m - distance, 0.0)
     return _turn(yaw, depth[:, None] * np.stack([nx, ny], -1))
 
@@ -174,7 +174,7 @@ def pose_errors(
     apart = _placed(predicted, corners) - _placed(measured, corners)
     com = np.array([asset.com_m[:2]])
     position = _placed(predicted, com) - _placed(measured, com)
-    turn = (predicted[:, 2] - measured[:, 2] + np.pi) % (2 * np.pi) - np.pi
+    turn = wrap_angle(predicted[:, 2] - measured[:, 2])
     return {
         "position_mm": 1000 * np.linalg.norm(position[:, 0], axis=-1),
         "yaw_deg": np.degrees(np.abs(turn)),
