@@ -15,10 +15,10 @@ import tyro
 from p2r_jax.evaluation.evaluate import run_cell
 from p2r_jax.evaluation.methods import condition, load_checkpoints
 from p2r_jax.evaluation.outcomes import summarize
-from p2r_jax.evaluation.reality import REALITY_DEV, REALITY_TEST, Reality
-from p2r_jax.evaluation.trials import draw_trials
 from p2r_jax.files import new_folder, provenance, write_json
 from p2r_jax.prior.prior import load_prior
+from p2r_jax.sim.reality import REALITY_DEV, REALITY_TEST, Reality
+from p2r_jax.sim.trials import draw_trials
 from p2r_jax.tasks import load_task
 
 FACTORS = {

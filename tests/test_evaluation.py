@@ -24,14 +24,15 @@ from p2r_jax.evaluation.methods import (
     uninformed_ensemble,
 )
 from p2r_jax.evaluation.outcomes import compare, first_success_s, judge, summarize
-from p2r_jax.evaluation.reality import REALITY_DEV, REALITY_TEST, Reality, ee_target, reality
 from p2r_jax.evaluation.statistics import bootstrap, paired_difference, wilson
 from p2r_jax.evaluation.training_world import TrainingWorld
-from p2r_jax.evaluation.trials import TrialRecord, batched_loop_step, draw_trials, run_trials
+from p2r_jax.evaluation.trials import TrialRecord, batched_loop_step, run_trials
 from p2r_jax.policy.policy import Policy, actor_network, contract_of, save_policy
 from p2r_jax.prior.prior import load_prior
 from p2r_jax.sim.observation import FEATURES
 from p2r_jax.sim.push import PushEnv
+from p2r_jax.sim.reality import REALITY_DEV, REALITY_TEST, Reality, ee_target, reality
+from p2r_jax.sim.trials import draw_trials
 from p2r_jax.types import Gaussian, Measurement, PlanarPose
 
 NAME = "push_tblock_short"

@@ -10,13 +10,14 @@ import pytest
 
 from p2r_jax.evaluation.methods import Checkpoints, make_bundle, uninformed_ensemble
 from p2r_jax.evaluation.training_world import TrainingWorld
-from p2r_jax.evaluation.trials import draw_trials, run_trials
+from p2r_jax.evaluation.trials import run_trials
 from p2r_jax.evaluation.video import Motion, scene_qpos
 from p2r_jax.policy.policy import Policy, actor_network, contract_of
 from p2r_jax.sim.footprint import depth_inside
 from p2r_jax.sim.observation import FEATURES
 from p2r_jax.sim.push import PushEnv, theta_of
 from p2r_jax.sim.support import check_support, support_points
+from p2r_jax.sim.trials import draw_trials
 from p2r_jax.tasks import load_task
 from p2r_jax.types import Gaussian
 

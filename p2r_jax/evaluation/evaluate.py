@@ -17,12 +17,13 @@ from p2r_jax.evaluation.methods import (
     method,
 )
 from p2r_jax.evaluation.outcomes import compare, summarize
-from p2r_jax.evaluation.reality import REALITIES, Reality, reality
 from p2r_jax.evaluation.report import markdown
 from p2r_jax.evaluation.training_world import TrainingWorld
-from p2r_jax.evaluation.trials import TrialRecord, Trials, World, draw_trials, run_trials
+from p2r_jax.evaluation.trials import TrialRecord, World, run_trials
 from p2r_jax.files import as_record, new_folder, provenance, write_atomic, write_json
 from p2r_jax.prior.prior import Prior, load_prior
+from p2r_jax.sim.reality import REALITIES, Reality, reality
+from p2r_jax.sim.trials import Trials, draw_trials
 from p2r_jax.tasks import Task, load_task
 
 SCHEMA_VERSION = 1

@@ -7,8 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Bool, Float
 
-from p2r_jax.evaluation.trials import Trials
 from p2r_jax.sim.push import PushEnv, theta_of
+from p2r_jax.sim.trials import Trials
 from p2r_jax.tasks import Task
 from p2r_jax.types import Measurement, PlanarPose, wrap_angle
 

@@ -19,11 +19,11 @@ import numpy as np
 from jaxtyping import Bool, Float
 from mujoco import rollout
 
-from p2r_jax.evaluation.trials import Trials
 from p2r_jax.sim.asset import Asset
 from p2r_jax.sim.footprint import signed_distance
 from p2r_jax.sim.mjcf import PusherServo, SceneOptions, push_spec, write_physics
 from p2r_jax.sim.support import support_points
+from p2r_jax.sim.trials import Trials
 from p2r_jax.tasks import Task
 from p2r_jax.types import Measurement, PlanarPose
 
