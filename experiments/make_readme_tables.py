@@ -20,8 +20,6 @@ from pathlib import Path
 
 import readme_tables as make
 
-from p2r_jax.policy.train import PHASES
-
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = ("README.md", "benchmarks/README.md", "experiments/README.md")
 BLOCK = re.compile(r"(<!-- table:([\w-]+) -->\n)(.*?)(<!-- /table:\2 -->)", re.DOTALL)
@@ -70,6 +68,7 @@ def _load(root: Path, name: str, page: str):
 
 
 RESULTS, SHIPPED = "experiments/results", "p2r_jax/checkpoints/push_tblock"
+TRAINED = ("privileged", "noisy", "dr")  # the policies whose training is shown
 BENCHMARKS = "benchmarks/results"
 THROUGHPUT, TIME = f"{BENCHMARKS}/throughput.json", "python -m benchmarks.throughput --peers"
 PARITY, COMPARE = f"{BENCHMARKS}/parity.json", "python -m benchmarks.parity"
@@ -102,7 +101,7 @@ TABLES = {
         make.factors,
     ),
     "training": Table(
-        tuple(f"{SHIPPED}/{p}/{f}" for p in PHASES for f in ("config.json", "metrics.csv")),
+        tuple(f"{SHIPPED}/{p}/{f}" for p in TRAINED for f in ("config.json", "metrics.csv")),
         "p2r train",
         make.training,
     ),

@@ -1,10 +1,17 @@
-"""Fusion of a visual prior with an interaction estimate (Phys2Real eqs. 1-4).
+"""Fusion of a visual prior with an interaction estimate.
 
-Stateless, as in the paper: at every step the prior is fused with the estimate
-of the current window; nothing is remembered.
+``fuse`` is the paper's (Phys2Real eqs. 1-4): stateless, at every step the prior is fused
+with the estimate of the current window; nothing is remembered.
+
+The rest of the file mends what that leaves out, each on its own: ``evidence`` takes the
+training prior out of an estimate, which eq. 4 counts as an observation; ``remember``
+accumulates what windows said, without counting a transition once per window that it is in;
+``doubting`` allows that the prior is simply wrong.
 """
 
 import jax.numpy as jnp
+from flax import struct
+from jax.scipy.stats import norm
 from jaxtyping import Array, Float
 
 from p2r_jax.types import Gaussian
@@ -37,3 +44,87 @@ def fuse(prior: Gaussian, estimate: Gaussian) -> Gaussian:
     weight = b / (a + b)  # = (1/a) / (1/a + 1/b), without overflow
     mean = weight * prior.mean + (1 - weight) * estimate.mean
     return Gaussian(mean, weight * a)
+
+
+@struct.dataclass
+class Evidence:
+    """What interaction said about theta, beyond what was believed before training.
+
+    A Gaussian likelihood in natural parameters, which add up; zeros say nothing.
+
+    Attributes:
+      precision: 1 / variance.
+      information: mean / variance.
+    """
+
+    precision: Float[Array, "*env k"]
+    information: Float[Array, "*env k"]
+
+    @classmethod
+    def none(cls, size: int) -> "Evidence":
+        """Nothing seen yet, of ``size`` components."""
+        return cls(jnp.zeros(size), jnp.zeros(size))
+
+
+def evidence(estimate: Gaussian, training: Gaussian) -> Evidence:
+    """The likelihood in an estimate: estimate / training prior.
+
+    An ensemble trained by likelihood states a posterior under the distribution that theta
+    was drawn from. Where it is no surer than that it saw nothing.
+    """
+    seen = 1 / jnp.maximum(estimate.variance, VARIANCE_FLOOR)
+    before = 1 / training.variance
+    precision = jnp.maximum(seen - before, 0.0)
+    moved = jnp.where(precision > 0, seen * estimate.mean - before * training.mean, 0.0)
+    return Evidence(precision, moved)
+
+
+def remember(past: Evidence, window: Evidence, history: int) -> Evidence:
+    """Add a window's evidence to what is remembered.
+
+    A transition is in ``history`` - 1 consecutive windows, so a window counts as one part
+    in so many: over its life a transition counts once.
+    """
+    share = 1.0 / (history - 1)
+    return Evidence(
+        past.precision + share * window.precision, past.information + share * window.information
+    )
+
+
+def at_least(seen: Evidence, sigma: float) -> Evidence:
+    """Evidence no surer than ``sigma``: what all windows share, no number of them removes."""
+    share = jnp.minimum(1.0, 1 / (sigma**2 * jnp.maximum(seen.precision, VARIANCE_FLOOR)))
+    return Evidence(share * seen.precision, share * seen.information)
+
+
+def update(prior: Gaussian, seen: Evidence) -> Gaussian:
+    """Bayes' rule: ``prior`` times the likelihood in ``seen``."""
+    precision = 1 / jnp.clip(prior.variance, VARIANCE_FLOOR, VARIANCE_CAP)
+    total = precision + seen.precision
+    return Gaussian((precision * prior.mean + seen.information) / total, 1 / total)
+
+
+def doubting(prior: Gaussian, training: Gaussian, seen: Evidence, doubt: float) -> Gaussian:
+    """Bayes' rule for a prior that is wrong with probability ``doubt``.
+
+    Wrong means that theta is drawn from the training distribution, whatever the prior says.
+    Each component of theta is a mixture of two Gaussians, weighed by how well they
+    predicted ``seen``; returned are its mean and variance.
+
+    Args:
+      prior: vision's belief.
+      training: distribution of theta in training.
+      seen: from interaction.
+      doubt: in (0, 1).
+    """
+    told, alone = update(prior, seen), update(training, seen)
+    # likelihood of the evidence under each, up to what both share
+    where = seen.information / jnp.maximum(seen.precision, VARIANCE_FLOOR)
+    spread = 1 / jnp.maximum(seen.precision, VARIANCE_FLOOR)
+    log_told = norm.logpdf(where, prior.mean, jnp.sqrt(prior.variance + spread))
+    log_alone = norm.logpdf(where, training.mean, jnp.sqrt(training.variance + spread))
+    odds = jnp.log(doubt / (1 - doubt)) + log_alone - log_told
+    wrong = jnp.where(seen.precision > 0, 1 / (1 + jnp.exp(-odds)), doubt)
+    mean = (1 - wrong) * told.mean + wrong * alone.mean
+    second = (1 - wrong) * (told.variance + told.mean**2) + wrong * (alone.variance + alone.mean**2)
+    return Gaussian(mean, jnp.maximum(second - mean**2, VARIANCE_FLOOR))

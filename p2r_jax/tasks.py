@@ -51,29 +51,40 @@ class PhysicsRanges:
       weight_x_m: position of the movable weight, object frame; None without one.
       com_m: ranges of the centre of mass along the object's x and y; None with a weight.
       mass_scale: factor on the asset's mass and inertia.
+      off_axis_m: the centre of mass of the weight's model lies off the x axis by up to this.
       friction: effective (product) coefficient, shared by table and pusher.
+      friction_pusher: range of the pusher's own; None shares the table's.
       support: kind of support points, see ``sim.support``.
       support_count: number of support points.
+      rim_share: an episode draws a share in this range, and so many of its support points
+        move out to the rim of the footprint: nobody knows where a real object rests.
     """
 
     weight_x_m: tuple[float, float] | None = (-0.13, 0.13)
     com_m: tuple[tuple[float, float], tuple[float, float]] | None = None
     mass_scale: tuple[float, float] = (1.0, 1.0)
+    off_axis_m: float = 0.0
     friction: tuple[float, float] = (0.15, 0.35)
+    friction_pusher: tuple[float, float] | None = None
     support: Literal["patch", "rim", "corners", "feet"] = "patch"
     support_count: int = 12
+    rim_share: tuple[float, float] = (0.0, 0.0)
 
     def __post_init__(self):
         if (self.weight_x_m is None) == (self.com_m is None):
             raise ValueError("physics: give either weight_x_m or com_m, the other is None")
         if self.mass_scale[0] <= 0:
             raise ValueError(f"physics: mass_scale is {self.mass_scale}; it must be positive")
+        if not 0 <= self.rim_share[0] <= self.rim_share[1] <= 1:
+            raise ValueError(f"physics: rim_share is {self.rim_share}; give a range within 0 to 1")
 
     def com_corners(self, asset: Asset) -> Float[np.ndarray, "n 2"]:
         """Corners of the region in which the centre of mass lies, object frame, m."""
         if self.com_m is not None:
             return np.array([(x, y) for x in self.com_m[0] for y in self.com_m[1]])
-        return np.array([asset.with_weight(x)[1][:2] for x in self.weight_x_m])
+        on_axis = np.array([asset.with_weight(x)[1][:2] for x in self.weight_x_m])
+        aside = np.array([0.0, self.off_axis_m])
+        return np.concatenate([on_axis - aside, on_axis + aside])
 
 
 @dataclass(frozen=True)
@@ -159,6 +170,7 @@ class Task:
         (plus per-episode Gaussian noise) or ``constant`` (the training mean, so
         the policy never sees theta).
       theta_noise_m: standard deviation of that noise.
+      actor_history: rows of history that the policy itself sees; 0 for none.
       dynamics: ``planar`` (fast), ``planar_mjx`` (its MJX twin) or ``contact``.
       control_period_s: one action per period.
       action_scale_m: an action of one moves the pusher by this much per axis.
@@ -173,6 +185,7 @@ class Task:
     theta: tuple[ThetaSpec, ...]
     theta_input: Literal["true", "noisy", "constant"] = "true"
     theta_noise_m: float = 0.015
+    actor_history: int = 0
     dynamics: Literal["planar", "planar_mjx", "contact"] = "planar"
     control_period_s: float = 1.0
     action_scale_m: float = 0.03
@@ -243,6 +256,26 @@ def push_tblock() -> Task:
         "com_object_x", "m", low, high, mean=(low + high) / 2, std=(high - low) / 12**0.5
     )
     return Task(name="push_tblock", asset="tblock", theta=(com,))
+
+
+@register
+def push_tblock_plus() -> Task:
+    """``push_tblock`` in a world that is less known: what the ``plus`` policies train in.
+
+    The paper varies weight, friction and yaw. Here also where the block rests (from its
+    area to its rim), where its mass lies across the axis, and the pusher's own friction. A
+    real block differs in these, and so does ``reality-test``; its values chose none of ours.
+    """
+    base = push_tblock()
+    physics = replace(
+        base.physics,
+        off_axis_m=0.01,
+        friction=(0.1, 0.5),
+        friction_pusher=(0.1, 0.5),
+        rim_share=(0.0, 1.0),
+    )
+    planar = replace(base.planar, contact_sweeps=4)  # converged: no order of contacts to learn
+    return replace(base, name="push_tblock_plus", physics=physics, planar=planar)
 
 
 @register

@@ -10,12 +10,10 @@ import pytest
 from p2r_jax.estimator.calibration import calibration_report
 from p2r_jax.estimator.ensemble import (
     Ensemble,
-    Window,
     bounded_log_variance,
     init_ensemble,
     load_ensemble,
     save_ensemble,
-    window_inputs,
 )
 from p2r_jax.estimator.rollouts import Disturbances, Episodes, collect
 from p2r_jax.estimator.train import (
@@ -29,6 +27,7 @@ from p2r_jax.policy.policy import Policy, actor_network, load_policy, save_polic
 from p2r_jax.policy.policy import contract_of as policy_contract
 from p2r_jax.sim.observation import FEATURES, policy_features
 from p2r_jax.sim.push import PushEnv
+from p2r_jax.sim.window import Window, window_inputs
 from p2r_jax.types import Gaussian, Measurement, PlanarPose, rotate
 
 FLOAT_TOLERANCE = 1e-5

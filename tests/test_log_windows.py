@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from p2r_jax.estimator.ensemble import Window, init_ensemble, window_inputs
+from p2r_jax.estimator.ensemble import init_ensemble
 from p2r_jax.estimator.log_windows import windows_of
 from p2r_jax.estimator.rollouts import Disturbances
 from p2r_jax.estimator.straight_pushes import PushSource, StraightPushes
@@ -17,6 +17,7 @@ from p2r_jax.pushlog import LogError, PushLog
 from p2r_jax.sim.footprint import depth_inside, signed_distance
 from p2r_jax.sim.observation import FEATURES, policy_features
 from p2r_jax.sim.push import PushEnv
+from p2r_jax.sim.window import Window, window_inputs
 from p2r_jax.tasks import load_task
 from p2r_jax.types import Measurement, PlanarPose
 

@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 
 from p2r_jax.deploy.loop import Memory, loop_step
-from p2r_jax.estimator.ensemble import Window
 from p2r_jax.estimator.hypotheses import Belief
 from p2r_jax.estimator.online import OnlineSysid, window_sysid
 from p2r_jax.estimator.push_motion import Replay, ReplayConfig
 from p2r_jax.evaluation.methods import load_checkpoints, make_bundle
 from p2r_jax.sim.asset import load_asset
 from p2r_jax.sim.observation import policy_features
+from p2r_jax.sim.window import Window
 from p2r_jax.tasks import load_task
 from p2r_jax.types import Gaussian, Measurement, PlanarPose
 

@@ -10,10 +10,11 @@ import jax.numpy as jnp
 from flax import struct
 from jaxtyping import Array, Float
 
-from p2r_jax.estimator.ensemble import Ensemble, Window
+from p2r_jax.estimator.ensemble import Ensemble
 from p2r_jax.fusion import fuse
 from p2r_jax.policy.policy import Policy
 from p2r_jax.sim.observation import policy_features
+from p2r_jax.sim.window import Window
 from p2r_jax.types import Gaussian, Measurement, PlanarPose
 
 ThetaSource = Literal["given", "estimate", "fused"]
@@ -81,5 +82,5 @@ def loop_step(
     theta = {"given": bundle.prior.mean, "estimate": estimate.mean, "fused": fused.mean}[
         bundle.source
     ]
-    action = jnp.clip(bundle.policy(features, theta), -1.0, 1.0)
+    action = jnp.clip(bundle.policy(features, theta, window), -1.0, 1.0)
     return action, Memory(window, action), Diagnostics(bundle.prior, estimate, fused, theta)

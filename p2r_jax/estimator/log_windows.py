@@ -22,10 +22,10 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from p2r_jax.estimator.ensemble import Window
 from p2r_jax.pushlog import PushLog, resample, tool_gap
 from p2r_jax.pushlog.log import MAX_GAP_S
 from p2r_jax.sim.observation import FEATURES, policy_features
+from p2r_jax.sim.window import Window
 from p2r_jax.tasks import Task
 from p2r_jax.types import Measurement, PlanarPose
 

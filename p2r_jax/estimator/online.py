@@ -18,13 +18,14 @@ from jax.scipy.stats import norm
 from jaxtyping import Array, Float
 from scipy.stats import qmc
 
-from p2r_jax.estimator.ensemble import EstimatorContract, Window
+from p2r_jax.estimator.ensemble import EstimatorContract
 from p2r_jax.estimator.limit_surface import student_t
 from p2r_jax.estimator.quasistatic import push_along
 from p2r_jax.estimator.smc import systematic_resampling
 from p2r_jax.files import git_revision
 from p2r_jax.sim.asset import Asset
 from p2r_jax.sim.observation import FEATURES, POSITION_SCALE, REACH_SCALE
+from p2r_jax.sim.window import Window
 from p2r_jax.tasks import Task
 from p2r_jax.types import Gaussian, Measurement, rotate, to_object, wrap_angle
 

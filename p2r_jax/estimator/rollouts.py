@@ -12,10 +12,11 @@ import jax.numpy as jnp
 from flax import struct
 from jaxtyping import Array, Float
 
-from p2r_jax.estimator.ensemble import Ensemble, Window
+from p2r_jax.estimator.ensemble import Ensemble
 from p2r_jax.policy.policy import Policy
 from p2r_jax.sim.observation import policy_features
 from p2r_jax.sim.push import PushEnv, theta_of
+from p2r_jax.sim.window import Window
 from p2r_jax.types import Gaussian, Measurement, PlanarPose
 
 
@@ -107,7 +108,7 @@ def collect(
             window = window.push(features, sent)
             estimate = ensemble(window)
             row = (features, sent, inner.dynamics.contact > 0, estimate)
-            action = policy(features, estimate.mean)
+            action = policy(features, estimate.mean, window)
             return (env.step(state, gain * action), action, window), row
 
         keys = jax.random.split(key_steps, env.task.episode_length)

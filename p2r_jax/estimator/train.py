@@ -23,7 +23,6 @@ from p2r_jax.estimator.ensemble import (
     ThetaNet,
     init_ensemble,
     save_ensemble,
-    window_inputs,
 )
 from p2r_jax.estimator.rollouts import Disturbances, Episodes, collect
 from p2r_jax.estimator.straight_pushes import PushSource, StraightPushes
@@ -40,6 +39,7 @@ from p2r_jax.files import (
 from p2r_jax.policy.policy import Policy, load_policy
 from p2r_jax.sim.observation import FEATURES
 from p2r_jax.sim.push import PushEnv
+from p2r_jax.sim.window import window_inputs
 from p2r_jax.tasks import Task
 
 

@@ -14,7 +14,7 @@ from p2r_jax.deploy.loop import Bundle, ThetaSource
 from p2r_jax.estimator.ensemble import Ensemble, EstimatorContract, init_ensemble, load_ensemble
 from p2r_jax.estimator.online import window_sysid
 from p2r_jax.files import git_revision
-from p2r_jax.policy.policy import Policy, load_policy
+from p2r_jax.policy.policy import Phase, Policy, load_policy
 from p2r_jax.prior.prior import Prior, gaussian_for
 from p2r_jax.sim.asset import Asset
 from p2r_jax.sim.observation import FEATURES
@@ -30,7 +30,7 @@ class Method:
     """One row of a table.
 
     Attributes:
-      policy: folder of its policy: ``privileged``, ``noisy`` or ``dr``.
+      policy: folder of its policy, named after its phase of training.
       source: which theta the loop tells the policy.
       given: what stands for the loop's prior: vision's ``prior``, the ``truth``
         or the ``training-mean`` (a policy that never sees theta).
@@ -38,7 +38,7 @@ class Method:
       estimator: what reads the window: the trained ``ensemble``, or ``sysid``.
     """
 
-    policy: Literal["privileged", "noisy", "dr"]
+    policy: Phase
     source: ThetaSource
     given: Literal["prior", "truth", "training-mean"]
     text: str
@@ -54,6 +54,9 @@ METHODS: dict[str, Method] = {
     "dr": Method("dr", "given", "training-mean", "policy that never sees theta"),
 }
 OTHER_METHODS: dict[str, Method] = {  # run by name; no row of the published table
+    "dr-history": Method(
+        "dr-history", "given", "training-mean", "policy that sees the window, never theta"
+    ),
     "sysid-fused": Method(
         "noisy", "fused", "prior", "noisy policy, prior fused with identification", "sysid"
     ),

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
@@ -12,8 +13,10 @@ from jaxtyping import Array, Float
 from p2r_jax.contracts import read_contract, write_contract
 from p2r_jax.files import git_revision, load_pytree, save_pytree
 from p2r_jax.sim.observation import FEATURES
+from p2r_jax.sim.window import Window, window_inputs, window_size
 from p2r_jax.tasks import Task
 
+Phase = Literal["privileged", "noisy", "dr", "dr-history"]  # what ``policy.train`` trains
 STD_FLOOR = 1e-6  # a constant input (dr's theta) must not be divided by zero
 
 
@@ -23,7 +26,7 @@ class PolicyContract:
 
     Attributes:
       task: registered name of the task it was trained on.
-      phase: ``privileged``, ``noisy`` or ``dr``.
+      phase: of training, see ``policy.train``.
       features: observation order, without theta.
       theta: names of the components of theta.
       theta_mean, theta_std: scaling of theta, in its own unit.
@@ -31,6 +34,7 @@ class PolicyContract:
       layers: hidden sizes of the actor.
       steps: control steps of training.
       git: revision that trained it.
+      history: rows of the window that it sees besides the features; 0 for none.
     """
 
     task: str
@@ -44,11 +48,18 @@ class PolicyContract:
     layers: tuple[int, ...]
     steps: int
     git: str
+    history: int = 0
 
     @property
     def sees_theta(self) -> bool:
-        """Whether theta changes what the policy does; ``dr`` was trained without it."""
-        return self.phase != "dr"
+        """Whether theta changes what the policy does; ``dr`` policies train without it."""
+        return not self.phase.startswith("dr")
+
+    @property
+    def observation_size(self) -> int:
+        """Length of what the network reads."""
+        seen = window_size(self.history) if self.history else 0
+        return len(self.features) + len(self.theta) + seen
 
 
 @struct.dataclass
@@ -67,14 +78,32 @@ class Policy:
     contract: PolicyContract = struct.field(pytree_node=False)
 
     def __call__(
-        self, features: Float[Array, "*env f"], theta: Float[Array, "*env k"]
+        self,
+        features: Float[Array, "*env f"],
+        theta: Float[Array, "*env k"],
+        window: Window | None = None,
     ) -> Float[Array, "*env 2"]:
-        """Action in [-1, 1]^2 for features and theta (in its own unit, m; ``dr`` ignores it)."""
+        """Action in [-1, 1]^2.
+
+        Args:
+          features: of now.
+          theta: in its own unit, m; ``dr`` ignores it.
+          window: that ends with ``features``; only a policy with a history looks at it.
+
+        Raises:
+          ValueError: if a policy with a history gets none, or one of another length.
+        """
         c = self.contract
         scaled = (theta - jnp.array(c.theta_mean)) / jnp.array(c.theta_std)
         if not c.sees_theta:
             scaled = jnp.zeros_like(scaled)  # what it was trained on: the training mean
-        obs = (jnp.concatenate([features, scaled], -1) - self.mean) / self.std
+        seen = [features, scaled]
+        if c.history:
+            rows = 0 if window is None else window.features.shape[-2]
+            if rows != c.history:
+                raise ValueError(f"this policy reads {c.history} rows of history, {rows} are given")
+            seen.append(window_inputs(window, c.action_scale_m))
+        obs = (jnp.concatenate(seen, -1) - self.mean) / self.std
         actor = actor_network(c)
         logits = actor.policy_network.apply(None, self.params, obs)
         return actor.parametric_action_distribution.mode(logits)
@@ -82,7 +111,7 @@ class Policy:
 
 def actor_network(contract: PolicyContract):
     """Brax networks of the contract's sizes, without observation normalisation."""
-    size = len(contract.features) + len(contract.theta)
+    size = contract.observation_size
     return networks.make_ppo_networks(size, 2, policy_hidden_layer_sizes=contract.layers)
 
 
@@ -100,6 +129,7 @@ def contract_of(task: Task, phase: str, layers: tuple[int, ...], steps: int) -> 
         layers=layers,
         steps=steps,
         git=git_revision(),
+        history=task.actor_history,
     )
 
 
@@ -130,7 +160,7 @@ def load_policy(folder: str | Path, task: Task | None = None) -> Policy:
     """
     folder = Path(folder)
     contract = read_contract(folder / "policy.json", PolicyContract, task)
-    size = len(contract.features) + len(contract.theta)
+    size = contract.observation_size
     template = {
         "params": actor_network(contract).policy_network.init(jax.random.key(0)),
         "mean": jnp.zeros(size),

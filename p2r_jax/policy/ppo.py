@@ -56,7 +56,7 @@ class PPOConfig:
     value_cost: float = 0.5
     max_grad_norm: float = 1.0
     policy_layers: tuple[int, ...] = (128, 128)
-    value_layers: tuple[int, ...] = (256, 256)
+    value_layers: tuple[int, ...] = (128, 128)
     seed: int = 0
 
     def __post_init__(self):

@@ -3,13 +3,12 @@
 Phases (Phys2Real section III): ``privileged`` sees the true theta; ``noisy``
 (phase 1.5) continues it with Gaussian noise on theta, constant per episode;
 ``dr`` never sees theta and gets the steps of both, the same network, critic
-and curriculum.
+and curriculum; ``dr-history`` is ``dr`` that also sees what the estimator sees.
 """
 
 import time
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Literal
 
 import jax
 import jax.numpy as jnp
@@ -25,15 +24,19 @@ from p2r_jax.files import (
     write_json,
 )
 from p2r_jax.policy.logging import MetricLog
-from p2r_jax.policy.policy import Policy, contract_of, policy_from_training, save_policy
+from p2r_jax.policy.policy import Phase, Policy, contract_of, policy_from_training, save_policy
 from p2r_jax.policy.ppo import PPO, PPOConfig, TrainState
 from p2r_jax.policy.watch import BlowupWatch
 from p2r_jax.sim.push import PushEnv
 from p2r_jax.sim.training_env import TrainingEnv
 from p2r_jax.tasks import Task, load_task
 
-Phase = Literal["privileged", "noisy", "dr"]
-THETA_INPUT = {"privileged": "true", "noisy": "noisy", "dr": "constant"}
+THETA_INPUT = {
+    "privileged": "true",
+    "noisy": "noisy",
+    "dr": "constant",
+    "dr-history": "constant",
+}
 PHASES = tuple(THETA_INPUT)
 
 
@@ -67,16 +70,13 @@ class TrainConfig:
 
 
 def default_ppo(phase: Phase) -> PPOConfig:
-    """Hyper-parameters of a phase; ``dr`` gets the steps of both others together."""
+    """Hyper-parameters of a phase; ``dr`` policies get the steps of both others together."""
     first = PPOConfig()
     second = replace(
         first, total_steps=first.total_steps // 2, learning_rate=3e-4, entropy_cost=3e-3
     )
-    return {
-        "privileged": first,
-        "noisy": second,
-        "dr": replace(first, total_steps=first.total_steps + second.total_steps),
-    }[phase]
+    both = replace(first, total_steps=first.total_steps + second.total_steps)
+    return {"privileged": first, "noisy": second, "dr": both, "dr-history": both}[phase]
 
 
 def default_train(task: str, phase: Phase, out: Path) -> TrainConfig:
@@ -86,7 +86,8 @@ def default_train(task: str, phase: Phase, out: Path) -> TrainConfig:
 
 def phase_task(task: Task, phase: Phase) -> Task:
     """The task as the phase's policy sees theta."""
-    return replace(task, theta_input=THETA_INPUT[phase])
+    history = task.history if phase == "dr-history" else 0
+    return replace(task, theta_input=THETA_INPUT[phase], actor_history=history)
 
 
 def train(config: TrainConfig) -> Policy:
@@ -198,8 +199,8 @@ def evaluate_policy(
 
     def step(state, _):
         obs = state.obs["state"]
-        theta = state.pipeline_state.theta_input
-        action = policy(obs[:, :width], theta)
+        inner = state.pipeline_state
+        action = policy(obs[:, :width], inner.theta_input, inner.window)
         state = jax.vmap(env.step)(state, action)
         return state, (state.metrics["success"], state.reward, state.metrics["position_error"])
 

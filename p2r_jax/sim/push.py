@@ -20,7 +20,8 @@ from p2r_jax.sim.health import is_healthy
 from p2r_jax.sim.observation import FEATURES, policy_features
 from p2r_jax.sim.planar import PlanarDynamics
 from p2r_jax.sim.planar_mjx import PlanarMjxDynamics
-from p2r_jax.sim.support import check_support, support_points
+from p2r_jax.sim.support import check_support, matching, support_points
+from p2r_jax.sim.window import Window, window_inputs, window_size
 from p2r_jax.tasks import Task
 from p2r_jax.types import Measurement, PhysicsParams, PlanarPose, rotate, wrap_angle
 
@@ -36,6 +37,7 @@ class PushState:
       goal: goal pose, world.
       theta_input: theta as the policy sees it, in units of theta.
       last_action: action sent last.
+      window: what a policy with a history sees of it; None for the others.
       step: actions so far in this episode.
     """
 
@@ -45,6 +47,7 @@ class PushState:
     goal: PlanarPose
     theta_input: Float[Array, "*env k"]
     last_action: Float[Array, "*env 2"]
+    window: Window | None
     step: Float[Array, "*env"]
 
 
@@ -71,6 +74,10 @@ REWARDS: dict[str, Callable[[Transition], Float[Array, "*env"]]] = {
     "stray": lambda t: t.stray,
     "action_rate": lambda t: jnp.sum((t.action - t.last_action) ** 2, -1),
 }
+
+
+def _uniform(key: Array, bounds: tuple[float, float]) -> Float[Array, ""]:
+    return jax.random.uniform(key, (), minval=bounds[0], maxval=bounds[1])
 
 
 def theta_of(physics: PhysicsParams, size: int) -> Float[Array, "*env k"]:
@@ -117,11 +124,15 @@ class PushEnv(Env):
         support = support_points(task.object, task.physics.support, task.physics.support_count)
         check_support(support, task.physics.com_corners(task.object), task.object.name)
         self._support = jnp.array(support, jnp.float32)
+        rim = support_points(task.object, "rim", task.physics.support_count)
+        self._rim = jnp.array(rim[matching(support, rim)], jnp.float32)
 
     @property
     def observation_size(self) -> dict[str, tuple[int]]:
         """Sizes of the actor's and the critic's observation."""
         actor = len(FEATURES) + len(self.task.theta)
+        if self.task.actor_history:
+            actor += window_size(self.task.actor_history)
         return {"state": (actor,), "privileged_state": (actor + len(self.task.theta) + 4,)}
 
     @property
@@ -154,7 +165,7 @@ class PushEnv(Env):
         theta_input: Float[Array, " k"],
     ) -> State:
         """Episode with everything given; ``theta_input`` is what the policy sees."""
-        layout = self.task.layout
+        task, layout = self.task, self.task.layout
         goal = PlanarPose(jnp.array(layout.goal_xy), jnp.array(layout.goal_yaw_rad))
         inner = PushState(
             dynamics=self.dynamics.init(pose, ee_xy),
@@ -163,8 +174,10 @@ class PushEnv(Env):
             goal=goal,
             theta_input=theta_input,
             last_action=jnp.zeros(2),
+            window=Window.empty(task.actor_history) if task.actor_history else None,
             step=jnp.zeros(()),
         )
+        inner = self._look(inner)
         obs = self.observe(inner)
         zero = jnp.zeros(())
         metrics = {f"reward/{name}": zero for name in REWARDS}
@@ -191,6 +204,7 @@ class PushEnv(Env):
             (before.dynamics, before.last_action),
         )
         after = before.replace(dynamics=dynamics, last_action=sent, step=before.step + 1)
+        after = self._look(after)
         metrics, reward = jax.tree.map(
             lambda x: jnp.where(healthy, x, 0.0), self._score(before, after, sent)
         )
@@ -222,14 +236,26 @@ class PushEnv(Env):
         """What a robot could measure now."""
         return Measurement(inner.dynamics.pose, inner.dynamics.ee_xy)
 
+    def features(self, inner: PushState) -> Float[Array, " f"]:
+        """What a policy sees now, without theta and history."""
+        return policy_features(self.measure(inner), inner.goal, inner.last_action)
+
+    def _look(self, inner: PushState) -> PushState:
+        """Put the present into the window, if there is one."""
+        if inner.window is None:
+            return inner
+        return inner.replace(window=inner.window.push(self.features(inner), inner.last_action))
+
     def observe(self, inner: PushState) -> dict[str, Float[Array, " n"]]:
         """``state`` for the actor, ``privileged_state`` for the critic; always finite.
 
         Zeros stand for what is not: physics that is NaN from the start ends its episode in
         the first step, but this observation would already have poisoned the learner.
         """
-        features = policy_features(self.measure(inner), inner.goal, inner.last_action)
-        actor = jnp.concatenate([features, self.scale_theta(inner.theta_input)])
+        seen = [self.features(inner), self.scale_theta(inner.theta_input)]
+        if inner.window is not None:
+            seen.append(window_inputs(inner.window, self.task.action_scale_m))
+        actor = jnp.concatenate(seen)
         physics = inner.physics
         truth = self.scale_theta(theta_of(physics, len(self.task.theta)))
         friction = 4 * physics.friction_pusher[None]
@@ -243,17 +269,31 @@ class PushEnv(Env):
         return (theta - self.task.theta_mean) / self.task.theta_std
 
     def draw_physics(self, key: Array) -> PhysicsParams:
-        """Mass distribution and friction, uniform in the task's ranges."""
-        key_mass, key_friction = jax.random.split(key)
-        low, high = self.task.physics.friction
-        friction = jax.random.uniform(key_friction, (), minval=low, maxval=high)
-        return self.physics_for(self._draw_mass_properties(key_mass), friction)
+        """Mass distribution, friction and support, uniform in the task's ranges."""
+        key_mass, key_friction, key_pusher, key_support = jax.random.split(key, 4)
+        ranges = self.task.physics
+        friction = _uniform(key_friction, ranges.friction)
+        physics = self.physics_for(self._draw_mass_properties(key_mass), friction)
+        if ranges.friction_pusher is not None:
+            physics = physics.replace(friction_pusher=_uniform(key_pusher, ranges.friction_pusher))
+        return physics.replace(support=self._draw_support(key_support))
+
+    def _draw_support(self, key: Array) -> Float[Array, "points 2"]:
+        """The support points, a random share of them moved out to the rim."""
+        if self.task.physics.rim_share == (0.0, 0.0):
+            return self._support
+        key_share, key_points = jax.random.split(key)
+        share = _uniform(key_share, self.task.physics.rim_share)
+        moved = jax.random.uniform(key_points, self._support.shape[:1]) < share
+        return jnp.where(moved[:, None], self._rim, self._support)
 
     def _draw_mass_properties(self, key: Array) -> tuple:
         ranges, asset = self.task.physics, self.task.object
         if ranges.com_m is None:
-            low, high = ranges.weight_x_m
-            return asset.with_weight(jax.random.uniform(key, (), minval=low, maxval=high))
+            key_weight, key_side = jax.random.split(key)
+            mass, com, inertia = asset.with_weight(_uniform(key_weight, ranges.weight_x_m))
+            side = _uniform(key_side, (-ranges.off_axis_m, ranges.off_axis_m))
+            return mass, com + side * jnp.array([0.0, 1.0, 0.0]), inertia
         (low_x, high_x), (low_y, high_y) = ranges.com_m
         low = jnp.array([low_x, low_y, ranges.mass_scale[0]])
         high = jnp.array([high_x, high_y, ranges.mass_scale[1]])

@@ -8,7 +8,8 @@ has 6.5 cm: parity without shared points compares two different objects.
 
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
+from scipy.optimize import linear_sum_assignment
 
 from p2r_jax.sim.asset import Asset
 from p2r_jax.sim.footprint import Part, area_moments, depth_inside, inside
@@ -105,6 +106,14 @@ def _farthest(candidates: np.ndarray, count: int, first: np.ndarray | None = Non
         gap = np.min([np.sum((candidates - c) ** 2, -1) for c in chosen], axis=0)
         chosen.append(candidates[gap.argmax()])
     return np.array(chosen)
+
+
+def matching(
+    a: Float[np.ndarray, "points 2"], b: Float[np.ndarray, "points 2"]
+) -> Int[np.ndarray, " points"]:
+    """For every point of ``a`` one of ``b`` of its own, so that the squared way is shortest."""
+    cost = ((a[:, None] - b[None]) ** 2).sum(-1)
+    return linear_sum_assignment(cost)[1]
 
 
 def _hull_corners(candidates: np.ndarray, count: int, tolerance: float = 1e-3) -> np.ndarray:
