@@ -1,19 +1,23 @@
 """Copy what runs need from training folders into the package, with its provenance.
 
-Usage: python experiments/ship_checkpoints.py --runs runs/train
+    python experiments/ship_checkpoints.py --runs runs/train
+    python experiments/ship_checkpoints.py --runs runs/seeds/push_tblock/seed-1 \\
+        --target experiments/checkpoints/push_tblock/seed-1
 """
 
 import json
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
+from typing import get_args
 
 import tyro
 
 from p2r_jax.evaluation.methods import CHECKPOINT_ROOT
 from p2r_jax.files import write_json
+from p2r_jax.policy.policy import Phase
 
-PARTS = {"privileged": "policy", "noisy": "policy", "dr": "policy", "estimator": "estimator"}
+PARTS = dict.fromkeys(get_args(Phase), "policy") | {"estimator": "estimator"}
 RECORDS = ("config.json", "metrics.csv", "calibration.json")
 FOLDERS = ("out", "init", "policy")  # settings that name folders of one machine
 
@@ -25,10 +29,12 @@ class ShipConfig:
     Attributes:
       runs: folder with a run folder for each of ``PARTS``.
       task: registered task.
+      target: where to; by default the task's folder in the package.
     """
 
     runs: Path
     task: str = "push_tblock"
+    target: Path | None = None
 
 
 def main(config: ShipConfig) -> None:
@@ -38,7 +44,7 @@ def main(config: ShipConfig) -> None:
         if not (source / folder).is_dir():
             print(f"{name}: no {source / folder}, kept what is shipped")
             continue
-        target = CHECKPOINT_ROOT / config.task / name
+        target = (config.target or CHECKPOINT_ROOT / config.task) / name
         target.mkdir(parents=True, exist_ok=True)
         files = [*(source / folder).iterdir(), *(source / r for r in RECORDS)]
         for path in files:

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from p2r_jax.sim.footprint import depth_inside
 from p2r_jax.sim.observation import FEATURES
 from p2r_jax.sim.push import PushEnv
 from p2r_jax.sim.training_env import TrainingEnv
@@ -61,6 +62,35 @@ def test_registered_task_resets_and_steps_without_nan(name):
     for key, size in jitted.env.observation_size.items():
         assert state.obs[key].shape == (8, *size)
     assert all(np.isfinite(x).all() for x in jax.tree.leaves((state.obs, state.reward)))
+
+
+def test_a_less_known_world_varies_support_off_axis_mass_and_pusher_friction():
+    task = load_task("push_tblock_plus")
+    env = PushEnv(task)
+    drawn = jax.jit(jax.vmap(env.draw_physics))(seeds(500))
+    paper = jax.jit(jax.vmap(PushEnv(load_task("push_tblock")).draw_physics))(seeds(500))
+    outlying = np.asarray(jnp.any(drawn.support != paper.support, -1)).mean(1)
+    assert np.ptp(paper.support, axis=0).max() == 0
+    assert np.percentile(outlying, 5) < 0.15
+    assert np.percentile(outlying, 95) > 0.85
+    assert np.abs(drawn.com[:, 1]).max() == pytest.approx(0.01, rel=0.02)
+    assert np.ptp(paper.com[:, 1]) == 0
+    assert np.abs(np.corrcoef(drawn.friction_table, drawn.friction_pusher)[0, 1]) < 0.2
+    np.testing.assert_array_equal(paper.friction_table, paper.friction_pusher)
+    for support, com in zip(np.asarray(drawn.support), np.asarray(drawn.com), strict=True):
+        assert depth_inside(support.astype(float), com[None, :2].astype(float))[0] > 0.005
+
+
+def test_the_window_of_a_policy_with_a_history_is_cleared_at_reset_and_ends_with_now(short):
+    jitted = JitEnv(replace(short.env.task, actor_history=3))
+    state = jitted.reset_many(seeds(4))
+    assert not np.any(state.pipeline_state.window.features[:, :-1])
+    action = jnp.full((4, 2), 0.5)
+    for _ in range(3):
+        state = jitted.step_many(state, action)
+    window, now = state.pipeline_state.window, len(FEATURES)
+    np.testing.assert_array_equal(window.features[:, -1], state.obs["state"][:, :now])
+    np.testing.assert_array_equal(window.actions, np.full((4, 3, 2), 0.5))
 
 
 @pytest.mark.parametrize("dynamics", ["planar_mjx", "contact"])

@@ -6,7 +6,16 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from p2r_jax.fusion import ensemble_moments, fuse
+from p2r_jax.fusion import (
+    Evidence,
+    at_least,
+    doubting,
+    ensemble_moments,
+    evidence,
+    fuse,
+    remember,
+    update,
+)
 from p2r_jax.types import Gaussian
 
 PUBLISHED_CURVE = (
@@ -67,3 +76,70 @@ def test_published_fused_curve_is_reproduced():
     beyond = np.maximum(corners.min(0) - published, published - corners.max(0))
     assert beyond.max() < CURVE_TOLERANCE_CM
     np.testing.assert_allclose(fused(0, 0), published, atol=CURVE_TOLERANCE_CM + FILE_ROUNDING_CM)
+
+
+TRAINING = gaussian(2.0, 3.0)
+
+
+def numbers(belief):
+    return float(belief.mean[0]), float(belief.variance[0])
+
+
+def test_evidence_is_what_an_estimate_adds_to_its_training_prior():
+    likelihood = gaussian(6.0, 1.5)
+    estimate = fuse(TRAINING, likelihood)
+    seen = evidence(estimate, TRAINING)
+    np.testing.assert_allclose(seen.information / seen.precision, 6.0, rtol=1e-5)
+    np.testing.assert_allclose(1 / seen.precision, 1.5**2, rtol=1e-5)
+    np.testing.assert_allclose(numbers(update(TRAINING, seen)), numbers(estimate), rtol=1e-5)
+
+
+@pytest.mark.parametrize("sigma", [3.0, 3.5])
+def test_an_estimate_that_saw_nothing_is_no_evidence_though_the_papers_fusion_counts_it(sigma):
+    prior, untouched = gaussian(6.0, 1.5), gaussian(2.0, sigma)
+    seen = evidence(untouched, TRAINING)
+    assert (float(seen.precision[0]), float(seen.information[0])) == (0.0, 0.0)
+    np.testing.assert_allclose(numbers(update(prior, seen)), numbers(prior), rtol=1e-6)
+    assert float(fuse(prior, untouched).mean[0]) < 5.5
+
+
+def test_remembering_counts_a_transition_once_over_all_windows_that_hold_it():
+    history, seen = 10, Evidence.none(1)
+    for _ in range(history - 1):  # one pushed step passes through, then the window is empty
+        seen = remember(seen, Evidence(jnp.array([4.0]), jnp.array([20.0])), history)
+    for _ in range(5):
+        seen = remember(seen, Evidence.none(1), history)
+    np.testing.assert_allclose([float(seen.precision[0]), float(seen.information[0])], [4, 20])
+
+
+def test_remembered_evidence_is_never_surer_than_what_all_windows_share():
+    sure = at_least(Evidence(jnp.array([100.0]), jnp.array([500.0])), sigma=0.5)
+    np.testing.assert_allclose(sure.precision, 4.0, rtol=1e-6)
+    np.testing.assert_allclose(sure.information / sure.precision, 5.0, rtol=1e-6)
+    unsure = Evidence(jnp.array([2.0]), jnp.array([10.0]))
+    np.testing.assert_allclose(at_least(unsure, 0.5).precision, 2.0, rtol=1e-6)
+
+
+@pytest.mark.parametrize("told", [0.0, 4.0, 6.0])
+def test_doubting_a_prior_equals_bayes_rule_on_a_grid(told):
+    prior, doubt = gaussian(told, 1.0), 0.1
+    seen = Evidence(jnp.array([1 / 0.8**2]), jnp.array([6.0 / 0.8**2]))
+    grid = np.linspace(-20, 25, 40_001)
+
+    def density(mean, sigma):
+        return np.exp(-0.5 * ((grid - mean) / sigma) ** 2) / sigma
+
+    weight = ((1 - doubt) * density(told, 1.0) + doubt * density(2.0, 3.0)) * density(6.0, 0.8)
+    mean = np.average(grid, weights=weight)
+    variance = np.average((grid - mean) ** 2, weights=weight)
+    found = numbers(doubting(prior, TRAINING, seen, doubt))
+    np.testing.assert_allclose(found, (mean, variance), rtol=1e-3)
+
+
+def test_a_confidently_wrong_prior_is_given_up_when_interaction_contradicts_it():
+    wrong = gaussian(-2.0, 0.5)
+    seen = Evidence(jnp.array([1.0]), jnp.array([6.0]))
+    assert float(update(wrong, seen).mean[0]) < 0.0
+    assert float(doubting(wrong, TRAINING, seen, 0.1).mean[0]) > 5.0
+    nothing = doubting(wrong, TRAINING, Evidence.none(1), 0.1)
+    np.testing.assert_allclose(nothing.mean, 0.9 * -2.0 + 0.1 * 2.0, rtol=1e-6)

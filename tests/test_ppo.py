@@ -21,7 +21,7 @@ from p2r_jax.policy.policy import (
     save_policy,
 )
 from p2r_jax.policy.ppo import PPO, PPOConfig
-from p2r_jax.policy.train import TrainConfig, train
+from p2r_jax.policy.train import TrainConfig, phase_task, train
 from p2r_jax.sim.observation import FEATURES
 from p2r_jax.sim.push import PushEnv
 from p2r_jax.sim.training_env import TrainingEnv
@@ -195,13 +195,15 @@ def test_learns_what_stock_brax_ppo_learns():
     assert ours < max(1.5 * theirs, 0.1 * untrained)
 
 
-def test_policy_folder_gives_the_same_actions_and_refuses_other_tasks(tmp_path, small_task):
-    env = TrainingEnv(PushEnv(small_task), small_task.episode_length)
+@pytest.mark.parametrize("phase", ["privileged", "dr-history"])
+def test_policy_folder_gives_the_same_actions_and_refuses_other_tasks(tmp_path, small_task, phase):
+    task = phase_task(small_task, phase)
+    env = TrainingEnv(PushEnv(task), small_task.episode_length)
     learner = small_learner(env)
     state = jax.jit(learner.init)(jax.random.key(0))
     seen = running_statistics.update(state.normalizer, state.env_state.obs)
     state = state.replace(normalizer=seen)
-    contract = contract_of(small_task, "privileged", (16,), steps=80)
+    contract = contract_of(task, phase, (16,), steps=80)
     policy = policy_from_training(state.params, state.normalizer, contract)
     save_policy(tmp_path, policy)
     obs = state.env_state.obs["state"]
@@ -209,8 +211,12 @@ def test_policy_folder_gives_the_same_actions_and_refuses_other_tasks(tmp_path, 
     networks = learner.networks
     logits = networks.policy_network.apply(state.normalizer, state.params.policy, {"state": obs})
     expected = networks.parametric_action_distribution.mode(logits)
-    loaded = load_policy(tmp_path, small_task)
-    np.testing.assert_allclose(loaded(obs[:, :-1], theta), expected, atol=1e-5)
+    loaded, window = load_policy(tmp_path, task), state.env_state.pipeline_state.window
+    now = obs[:, : len(FEATURES)]
+    np.testing.assert_allclose(loaded(now, theta, window), expected, atol=1e-5)
+    if phase == "dr-history":
+        with pytest.raises(ValueError, match="reads 10 rows of history, 0 are given"):
+            loaded(now, theta)
     with pytest.raises(ValueError, match=r"'push_tblock', not on 'push_hammer'"):
         load_policy(tmp_path, replace(small_task, name="push_hammer"))
 
