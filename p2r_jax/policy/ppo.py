@@ -41,7 +41,7 @@ class PPOConfig:
       seed: of everything.
     """
 
-    total_steps: int = 20_000_000
+    total_steps: int = 12_000_000
     num_envs: int = 2048
     unroll_length: int = 25
     num_minibatches: int = 8
