@@ -15,7 +15,7 @@ from p2r_jax.estimator.ensemble import (
     load_ensemble,
     save_ensemble,
 )
-from p2r_jax.estimator.rollouts import Disturbances, Episodes, collect
+from p2r_jax.estimator.rollouts import Disturbances, Drive, Episodes, collect
 from p2r_jax.estimator.train import (
     EstimatorConfig,
     contract_of,
@@ -226,7 +226,7 @@ def test_shipped_estimator_says_the_training_prior_before_contact_and_learns_aft
     root = CHECKPOINT_ROOT / task.name
     policy, ensemble = load_policy(root / "noisy", task), load_ensemble(root / "estimator", task)
     env = PushEnv(task, training=False)
-    run = jax.jit(lambda k: collect(env, policy, ensemble, Disturbances(), k, 64))
+    run = jax.jit(lambda k: collect(env, policy, ensemble, Disturbances(), Drive(), k, 64))
     report = calibration_report(run(jax.random.key(123)))
     before = report["since_contact"]["0-0"]
     # the training prior is 2.0 +- 3.13 cm; an estimate that knows more has been told
@@ -235,3 +235,31 @@ def test_shipped_estimator_says_the_training_prior_before_contact_and_learns_aft
     after = report["contact_steps_in_window"]["10-10"]
     assert after["rmse_cm"] < 0.5 * before["rmse_cm"]
     assert after["coverage_95"] > 0.85
+
+
+def test_priors_that_drive_experience_know_nothing_of_the_truth(task):
+    drive = Drive(fused_share=0.5, sigma=(0.5, 1.0))
+    drawn = jax.jit(jax.vmap(lambda key: drive.draw(task, key)))
+    prior = drawn(jax.random.split(jax.random.key(0), 4000))
+    told = np.isfinite(prior.variance[:, 0])
+    assert told.mean() == pytest.approx(0.5, abs=0.03)
+    std = task.theta_std[0]
+    assert np.std(prior.mean) == pytest.approx(std, rel=0.05)
+    sigma = np.sqrt(prior.variance[told, 0]) / std
+    assert 0.5 <= sigma.min() < 0.51
+    assert 0.99 < sigma.max() <= 1.0
+
+
+def test_a_fused_drive_changes_what_the_policy_does_and_a_share_of_zero_does_not(tiny, task):
+    policy = load_policy(tiny.policy, task)
+    ensemble = init_ensemble(contract_of(tiny.task, tiny), jax.random.key(1))
+    env, key = PushEnv(tiny.task), jax.random.key(2)
+
+    def actions(drive):
+        run = jax.jit(lambda k: collect(env, policy, ensemble, Disturbances(), drive, k, 8))
+        return run(key).sent
+
+    alone = actions(Drive())
+    np.testing.assert_array_equal(alone, actions(Drive(sigma=(0.1, 0.2))))
+    changed = np.any(alone != actions(Drive(fused_share=1.0)), axis=(1, 2))
+    assert changed.all()

@@ -2,7 +2,8 @@
 
 A policy that is told the true theta leaks it through its actions, and an
 estimator trained on that knows theta before it touched anything. So the
-frozen policy hears the current ensemble's own estimate, as in RMA.
+frozen policy hears the current ensemble's own estimate, as in RMA; or that estimate
+fused with a prior, as later in use, but with one drawn independently of the truth.
 """
 
 from dataclasses import dataclass
@@ -13,10 +14,12 @@ from flax import struct
 from jaxtyping import Array, Float
 
 from p2r_jax.estimator.ensemble import Ensemble
+from p2r_jax.fusion import fuse
 from p2r_jax.policy.policy import Policy
 from p2r_jax.sim.observation import policy_features
 from p2r_jax.sim.push import PushEnv, theta_of
 from p2r_jax.sim.window import Window
+from p2r_jax.tasks import Task
 from p2r_jax.types import Gaussian, Measurement, PlanarPose
 
 
@@ -56,6 +59,30 @@ class Disturbances:
         )
 
 
+@dataclass(frozen=True)
+class Drive:
+    """What the frozen policy hears while it gathers experience.
+
+    Attributes:
+      fused_share: share of the episodes in which the estimate is fused with a prior.
+      sigma: range of the prior's standard deviation, in those of the training
+        distribution; its mean is drawn from that distribution, whatever the truth.
+    """
+
+    fused_share: float = 0.0
+    sigma: tuple[float, float] = (0.3, 1.0)
+
+    def draw(self, task: Task, key: Array) -> Gaussian:
+        """The prior of an episode; of infinite variance where it hears the estimate alone."""
+        key_share, key_mean, key_sigma = jax.random.split(key, 3)
+        std = jnp.array(task.theta_std)
+        low, high = self.sigma
+        sigma = std * jax.random.uniform(key_sigma, (), minval=low, maxval=high)
+        mean = task.theta_mean + std * jax.random.normal(key_mean, std.shape)
+        fused = jax.random.uniform(key_share) < self.fused_share
+        return Gaussian(mean, jnp.where(fused, sigma**2, jnp.inf))
+
+
 @struct.dataclass
 class Episodes:
     """Whole episodes, time on axis 1.
@@ -89,13 +116,15 @@ def collect(
     policy: Policy,
     ensemble: Ensemble,
     disturbances: Disturbances,
+    drive: Drive,
     key: Array,
     episodes: int,
 ) -> Episodes:
-    """Roll out ``episodes`` full episodes; the policy hears the ensemble's estimate."""
+    """Roll out ``episodes`` full episodes; the policy hears what ``drive`` says."""
 
     def episode(key):
-        key_reset, key_draw, key_steps = jax.random.split(key, 3)
+        key_reset, key_draw, key_steps, key_drive = jax.random.split(key, 4)
+        prior = drive.draw(env.task, key_drive)
         state = env.reset(key_reset)
         scale, gain = disturbances.draw(key_draw)
         window = Window.empty(ensemble.contract.history)
@@ -108,7 +137,7 @@ def collect(
             window = window.push(features, sent)
             estimate = ensemble(window)
             row = (features, sent, inner.dynamics.contact > 0, estimate)
-            action = policy(features, estimate.mean, window)
+            action = policy(features, fuse(prior, estimate).mean, window)
             return (env.step(state, gain * action), action, window), row
 
         keys = jax.random.split(key_steps, env.task.episode_length)

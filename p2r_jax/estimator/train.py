@@ -24,7 +24,7 @@ from p2r_jax.estimator.ensemble import (
     init_ensemble,
     save_ensemble,
 )
-from p2r_jax.estimator.rollouts import Disturbances, Episodes, collect
+from p2r_jax.estimator.rollouts import Disturbances, Drive, Episodes, collect
 from p2r_jax.estimator.straight_pushes import PushSource, StraightPushes
 from p2r_jax.files import (
     as_record,
@@ -58,6 +58,7 @@ class EstimatorConfig:
       batch: windows per member and step.
       learning_rate: initial, cosine to zero.
       disturbances: noise and short steps in training and in the report.
+      drive: what the frozen policy hears in training; in the report, the estimate.
       pushes: experience from straight pushes, for logs of a robot that pushes on its own.
       test_episodes: held-out episodes from the real start for the report.
       seed: of everything.
@@ -76,6 +77,7 @@ class EstimatorConfig:
     batch: int = 1024
     learning_rate: float = 1e-3
     disturbances: Disturbances = field(default_factory=Disturbances)
+    drive: Drive = field(default_factory=Drive)
     pushes: StraightPushes | None = None
     test_episodes: int = 2048
     seed: int = 0
@@ -97,6 +99,7 @@ RUN_FIELDS = (
     "batch",
     "learning_rate",
     "disturbances",
+    "drive",
     "pushes",
     "seed",
 )
@@ -178,7 +181,8 @@ class EstimatorTraining:
         """
         config, env = self.config, PushEnv(self.task, training=not test)
         if config.pushes is None:
-            return collect(env, self.policy, ensemble, config.disturbances, key, episodes)
+            drive = Drive() if test else config.drive
+            return collect(env, self.policy, ensemble, config.disturbances, drive, key, episodes)
         source = PushSource(env, config.pushes)
         return source.collect(ensemble if test else None, config.disturbances, key, episodes)
 
