@@ -9,6 +9,8 @@ accumulates what windows said, without counting a transition once per window tha
 ``doubting`` allows that the prior is simply wrong.
 """
 
+from dataclasses import dataclass
+
 import jax.numpy as jnp
 from flax import struct
 from jax.scipy.stats import norm
@@ -128,3 +130,75 @@ def doubting(prior: Gaussian, training: Gaussian, seen: Evidence, doubt: float) 
     mean = (1 - wrong) * told.mean + wrong * alone.mean
     second = (1 - wrong) * (told.variance + told.mean**2) + wrong * (alone.variance + alone.mean**2)
     return Gaussian(mean, jnp.maximum(second - mean**2, VARIANCE_FLOOR))
+
+
+@dataclass(frozen=True)
+class FusionRule:
+    """How prior and estimate become one belief; the default is the paper's eq. 4.
+
+    Attributes:
+      evidence: take the training prior out of the estimate before it counts.
+      remember: accumulate evidence through the episode (implies ``evidence``).
+      floor: remembered evidence is no surer than this, in standard deviations of theta
+        in training.
+      doubt: probability that the prior is wrong altogether (implies ``evidence``).
+    """
+
+    evidence: bool = False
+    remember: bool = False
+    floor: float = 0.15
+    doubt: float = 0.0
+
+    def __post_init__(self):
+        if not (0 <= self.doubt < 1 and self.floor > 0):
+            raise ValueError(f"{self}: doubt lies in [0, 1), floor is positive")
+
+    @property
+    def is_paper(self) -> bool:
+        """Whether this is eq. 4."""
+        return not (self.evidence or self.remember or self.doubt)
+
+    def believe(
+        self,
+        prior: Gaussian,
+        estimate: Gaussian,
+        training: Gaussian,
+        past: Evidence | None,
+        history: int,
+    ) -> tuple[Gaussian, Evidence | None]:
+        """The belief at a step, and what to remember.
+
+        Args:
+          prior: vision's.
+          estimate: of the current window.
+          training: distribution of theta in training.
+          past: what is remembered; only ``remember`` looks at it.
+          history: rows of a window.
+        """
+        if self.is_paper:
+            return fuse(prior, estimate), past
+        seen = evidence(estimate, training)
+        if self.remember:
+            past = remember(past, seen, history)
+            seen = _surer(at_least(past, self.floor * jnp.sqrt(training.variance)), seen)
+        if self.doubt:
+            return doubting(prior, training, seen, self.doubt), past
+        return update(prior, seen), past
+
+
+PAPER = FusionRule()
+RULES: dict[str, FusionRule] = {
+    "paper": PAPER,
+    "evidence": FusionRule(evidence=True),
+    "doubt": FusionRule(doubt=0.1),
+    "remember": FusionRule(remember=True),
+    "remember-doubt": FusionRule(remember=True, doubt=0.1),
+}
+
+
+def _surer(a: Evidence, b: Evidence) -> Evidence:
+    """Per component the one of higher precision."""
+    first = a.precision >= b.precision
+    return Evidence(
+        jnp.where(first, a.precision, b.precision), jnp.where(first, a.information, b.information)
+    )

@@ -7,7 +7,9 @@ import numpy as np
 import pytest
 
 from p2r_jax.fusion import (
+    RULES,
     Evidence,
+    FusionRule,
     at_least,
     doubting,
     ensemble_moments,
@@ -143,3 +145,30 @@ def test_a_confidently_wrong_prior_is_given_up_when_interaction_contradicts_it()
     assert float(doubting(wrong, TRAINING, seen, 0.1).mean[0]) > 5.0
     nothing = doubting(wrong, TRAINING, Evidence.none(1), 0.1)
     np.testing.assert_allclose(nothing.mean, 0.9 * -2.0 + 0.1 * 2.0, rtol=1e-6)
+
+
+def test_every_rule_by_name_is_between_its_sources_and_the_papers_is_eq_4():
+    prior, estimate = gaussian(4.0, 1.4), gaussian(6.5, 0.7)
+    for name, rule in RULES.items():
+        past = Evidence.none(1) if rule.remember else None
+        belief, past = rule.believe(prior, estimate, TRAINING, past, 10)
+        assert 4.0 < float(belief.mean[0]) < 6.9, name
+        assert (past is None) == (not rule.remember)
+    paper, _ = RULES["paper"].believe(prior, estimate, TRAINING, None, 10)
+    np.testing.assert_array_equal(paper.mean, fuse(prior, estimate).mean)
+
+
+def test_a_rule_that_remembers_keeps_its_belief_after_contact_ends():
+    rule, prior = RULES["remember"], gaussian(4.0, 1.4)
+    past = Evidence.none(1)
+    for _ in range(10):
+        _, past = rule.believe(prior, gaussian(6.5, 0.5), TRAINING, past, 10)
+    after, _ = rule.believe(prior, TRAINING, TRAINING, past, 10)
+    assert float(after.mean[0]) > 6.0
+    forgotten, _ = RULES["evidence"].believe(prior, TRAINING, TRAINING, None, 10)
+    np.testing.assert_allclose(forgotten.mean, 4.0, rtol=1e-6)
+
+
+def test_a_rule_that_makes_no_sense_is_refused():
+    with pytest.raises(ValueError, match="doubt lies in"):
+        FusionRule(doubt=1.0)

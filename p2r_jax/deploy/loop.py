@@ -11,7 +11,7 @@ from flax import struct
 from jaxtyping import Array, Float
 
 from p2r_jax.estimator.ensemble import Ensemble
-from p2r_jax.fusion import fuse
+from p2r_jax.fusion import PAPER, Evidence, FusionRule
 from p2r_jax.policy.policy import Policy
 from p2r_jax.sim.observation import policy_features
 from p2r_jax.sim.window import Window
@@ -30,6 +30,7 @@ class Bundle:
       prior: belief from vision; with source ``given`` its mean is used as it is.
       goal: goal pose of the object, world frame.
       source: which theta the policy is told (static).
+      rule: how prior and estimate are fused; the paper's by default (static).
     """
 
     policy: Policy
@@ -37,6 +38,13 @@ class Bundle:
     prior: Gaussian
     goal: PlanarPose
     source: ThetaSource = struct.field(pytree_node=False)
+    rule: FusionRule = struct.field(pytree_node=False, default=PAPER)
+
+    def empty_memory(self) -> "Memory":
+        """Memory at the start of an episode."""
+        contract = self.ensemble.contract
+        past = Evidence.none(len(contract.theta)) if self.rule.remember else None
+        return Memory.empty(contract.history).replace(past=past)
 
 
 @struct.dataclass
@@ -46,10 +54,12 @@ class Memory:
     Attributes:
       window: history of the estimator.
       sent: the action that was really sent last.
+      past: evidence about theta so far; None where the rule remembers nothing.
     """
 
     window: Window
     sent: Float[Array, " 2"]
+    past: Evidence | None = None
 
     @classmethod
     def empty(cls, history: int) -> "Memory":
@@ -78,9 +88,13 @@ def loop_step(
     features = policy_features(measurement, bundle.goal, memory.sent)
     window = memory.window.push(features, memory.sent)
     estimate = bundle.ensemble(window)
-    fused = fuse(bundle.prior, estimate)
+    contract = bundle.ensemble.contract
+    training = Gaussian(jnp.array(contract.theta_mean), jnp.array(contract.theta_std) ** 2)
+    fused, past = bundle.rule.believe(
+        bundle.prior, estimate, training, memory.past, contract.history
+    )
     theta = {"given": bundle.prior.mean, "estimate": estimate.mean, "fused": fused.mean}[
         bundle.source
     ]
     action = jnp.clip(bundle.policy(features, theta, window), -1.0, 1.0)
-    return action, Memory(window, action), Diagnostics(bundle.prior, estimate, fused, theta)
+    return action, Memory(window, action, past), Diagnostics(bundle.prior, estimate, fused, theta)

@@ -14,6 +14,7 @@ from p2r_jax.deploy.loop import Bundle, ThetaSource
 from p2r_jax.estimator.ensemble import Ensemble, EstimatorContract, init_ensemble, load_ensemble
 from p2r_jax.estimator.online import window_sysid
 from p2r_jax.files import git_revision
+from p2r_jax.fusion import RULES
 from p2r_jax.policy.policy import Phase, Policy, load_policy
 from p2r_jax.prior.prior import Prior, gaussian_for
 from p2r_jax.sim.asset import Asset
@@ -36,6 +37,7 @@ class Method:
         or the ``training-mean`` (a policy that never sees theta).
       text: one line for a legend.
       estimator: what reads the window: the trained ``ensemble``, or ``sysid``.
+      rule: how prior and estimate are fused, a name of ``fusion.RULES``.
     """
 
     policy: Phase
@@ -43,6 +45,7 @@ class Method:
     given: Literal["prior", "truth", "training-mean"]
     text: str
     estimator: Literal["ensemble", "sysid"] = "ensemble"
+    rule: str = "paper"
 
 
 METHODS: dict[str, Method] = {
@@ -61,6 +64,13 @@ OTHER_METHODS: dict[str, Method] = {  # run by name; no row of the published tab
         "noisy", "fused", "prior", "noisy policy, prior fused with identification", "sysid"
     ),
     "sysid-only": Method("noisy", "estimate", "prior", "noisy policy, identification", "sysid"),
+}
+OTHER_METHODS |= {
+    f"fused-{rule}": Method(
+        "noisy", "fused", "prior", f"noisy policy, fused by the rule {rule!r}", rule=rule
+    )
+    for rule in RULES
+    if rule != "paper"
 }
 REFERENCE = "privileged"  # what the others are compared with, trial by trial
 
@@ -205,4 +215,5 @@ def make_bundle(
         prior=jax.tree.map(lambda x: jnp.broadcast_to(x, truth.shape), given),
         goal=PlanarPose(jnp.array(layout.goal_xy), jnp.array(layout.goal_yaw_rad)),
         source=chosen.source,
+        rule=RULES[chosen.rule],
     )

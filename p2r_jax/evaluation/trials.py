@@ -90,7 +90,7 @@ def batched_loop_step(
 
 def empty_memory(bundle: Bundle, count: int) -> Memory:
     """Memories of N loops at the start of an episode."""
-    blank = Memory.empty(bundle.ensemble.contract.history)
+    blank = bundle.empty_memory()
     return jax.tree.map(lambda x: jnp.broadcast_to(x, (count, *x.shape)), blank)
 
 
