@@ -78,7 +78,7 @@ def test_saved_prior_is_loaded_unchanged(tmp_path):
 def test_unknown_name_lists_what_exists():
     with pytest.raises(KeyError, match=r"paper-top.*heuristic"):
         load_prior("paper-middle", TASK)
-    assert {"paper-top", "paper-bottom", "heuristic"} == set(prior_names())
+    assert {"paper-top", "paper-bottom", "paper-iv--2-8", "heuristic"} <= set(prior_names())
 
 
 @pytest.mark.parametrize("sigma", [0.0, -0.01, float("nan")])
@@ -169,9 +169,10 @@ def test_bundle_takes_a_belief_that_says_nothing_of_its_origin_as_it_is():
     assert gaussian_for(belief, TASK) is belief
 
 
-def test_summary_of_one_task_is_refused_for_another():
-    with pytest.raises(ValueError, match="push_tblock"):
-        load_prior("paper-top", replace(TASK, name="push_hammer"))
+def test_summary_of_one_object_serves_its_tasks_and_is_refused_for_another_object():
+    assert load_prior("paper-top", load_task("push_tblock_plus")) == load_prior("paper-top", TASK)
+    with pytest.raises(ValueError, match="about object 'tblock', 'push_hammer' pushes 'hammer'"):
+        load_prior("paper-top", load_task("push_hammer"))
 
 
 def test_prior_from_disk_reaches_the_first_action(tmp_path):

@@ -104,6 +104,8 @@ CONDITIONS: dict[str, Condition] = {
     "bare": Condition(None, "heuristic", asset=None),
     "middle": Condition(0.0, "heuristic"),
 }
+TABLE_IV = ("6-1", "4-2", "2-4", "0-6", "-2-8")  # mean and sigma of the prior, cm
+CONDITIONS |= {f"top-prior-{x}": Condition(0.095, f"paper-iv-{x}") for x in TABLE_IV}
 
 
 def method(name: str) -> Method:

@@ -91,7 +91,7 @@ def load_prior(path_or_name: str | Path, task: Task) -> Prior:
     if path_or_name == HEURISTIC:
         return heuristic_prior(task.object, task)
     path = Path(path_or_name)
-    prior = _from_file(path) if path.is_file() else _paper_summary(str(path_or_name), task)
+    prior = _from_file(path) if path.is_file() else _paper_summary(str(path_or_name))
     check_prior(prior, task, str(path_or_name))
     return prior
 
@@ -201,13 +201,11 @@ def heuristic_prior_at(
     )
 
 
-def _paper_summary(name: str, task: Task) -> Prior:
+def _paper_summary(name: str) -> Prior:
     record = json.loads(PAPER_SUMMARY.read_text())
     if name not in record["priors"]:
         raise KeyError(f"no prior {name!r}: neither a file nor one of {', '.join(prior_names())}")
     entry = record["priors"][name]
-    if entry["task"] != task.name:
-        raise ValueError(f"prior {name!r} is about task {entry['task']!r}, not {task.name!r}")
     common = {k: record[k] for k in ("schema", "theta", "unit", "kind", "object", "ends")}
     return _from_record(common | {k: entry[k] for k in ("mean", "sigma", "source")})
 
