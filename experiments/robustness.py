@@ -24,9 +24,10 @@ from p2r_jax.prior.prior import load_prior
 from p2r_jax.sim.reality import REALITY_DEV, Reality, RealityConfig
 from p2r_jax.sim.trials import draw_trials
 from p2r_jax.tasks import Task, load_task
-from p2r_jax.types import Gaussian
+from p2r_jax.types import Gaussian, Measurement, PlanarPose, tree_where
 
 RESULTS = Path(__file__).parent / "results"
+LOST_EVERY = 15  # steps
 
 
 @dataclass(frozen=True)
@@ -40,6 +41,7 @@ class Case:
       mass_scale: factor on mass and inertia.
       prior_offset_m: prior's mean minus the truth; None is the paper's prior.
       prior_sigma_m: of a prior with an offset.
+      lost_steps: the tracker loses the object now and then, for so many steps.
     """
 
     world: RealityConfig = REALITY_DEV
@@ -48,6 +50,7 @@ class Case:
     mass_scale: float = 1.0
     prior_offset_m: float | None = None
     prior_sigma_m: float = 0.01
+    lost_steps: int = 0
 
 
 @dataclass(frozen=True)
@@ -76,6 +79,7 @@ SWEEPS = {
     "latency": Sweep(
         "ms", (0, 50, 100, 200, 300), lambda x: _world(latency_s=x / 1000, settle_s=0.5)
     ),
+    "tracking lost": Sweep("steps", (0, 1, 2, 3, 5), lambda x: Case(lost_steps=int(x))),
     "pose noise": Sweep("mm", (0, 1, 2, 5, 10), lambda x: _world(position_noise_m=x / 1000)),
 }
 
@@ -107,6 +111,34 @@ class RobustnessConfig:
     overwrite: bool = False
 
 
+class LostTracking:
+    """A world whose tracker repeats an old pose while it has lost the object.
+
+    It loses it with a chance of 1 in ``LOST_EVERY`` at a step that sees it, in each trial on
+    its own, and finds it again after ``steps``.
+    """
+
+    def __init__(self, world: Reality, steps: int, seed: int):
+        """Put the loss between ``world`` and whoever measures."""
+        self.world, self.steps, self.theta = world, steps, world.theta
+        self.act, self.truth = world.act, world.truth
+        self._rng = np.random.default_rng([seed, steps])
+        self._left = np.zeros(len(world.theta), int)
+        self._pose: PlanarPose | None = None
+
+    def measure(self) -> Measurement:
+        """As the world's, with the pose of the last step at which the object was seen."""
+        seen = self.world.measure()
+        starts = (self._left == 0) & (self._rng.random(self._left.size) < 1 / LOST_EVERY)
+        if self._pose is not None:
+            self._left[starts] = self.steps
+            pose = tree_where(self._left > 0, self._pose, seen.object_pose)
+            seen = seen._replace(object_pose=pose)
+        self._left = np.maximum(self._left - 1, 0)
+        self._pose = seen.object_pose
+        return seen
+
+
 def run_case(case: Case, task: Task, name: str, checkpoints, config: RobustnessConfig) -> dict:
     """Outcome of one method in one situation."""
     mass, com, inertia = task.object.with_weight(case.weight_x_m)
@@ -114,6 +146,8 @@ def run_case(case: Case, task: Task, name: str, checkpoints, config: RobustnessC
     if case.friction is not None:
         task = replace(task, physics=replace(task.physics, friction=case.friction))
     world = Reality(case.world, task, draw_trials(task, masses, config.trials, config.seed))
+    if case.lost_steps:
+        world = LostTracking(world, case.lost_steps, config.seed)
     record = run_cell(name, world, checkpoints, task, belief(case, task, world.theta[0]))
     return summarize(record, task)
 
