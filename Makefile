@@ -56,7 +56,7 @@ lint: $(STAMP)  ## ruff: checks and format
 
 lock:  ## resolve the dependencies anew into requirements/lock-VERSION.txt (PYTHON=...)
 	rm -rf build/lock && $(PYTHON) -m venv build/lock
-	build/lock/bin/pip install --quiet '.[viz,mesh,logs,vlm,dev]' '$(HOLD)'
+	build/lock/bin/pip install --quiet '.[viz,mesh,logs,vlm,deploy,hardware,onnx,dev]' '$(HOLD)'
 	build/lock/bin/pip freeze --exclude p2r_jax | tr 'A-Z_' 'a-z-' | LC_ALL=C sort -t = -k 1,1 > build/lock.txt
 	mv build/lock.txt requirements/lock-$(PYVER).txt && rm -rf build/lock
 	git --no-pager diff --stat -- requirements

@@ -18,6 +18,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import readme_deploy
 import readme_tables as make
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -147,6 +148,21 @@ TABLES = {
     "prior-picture": Table((f"{RESULTS}/prior_calibration.png",), CALIBRATE, make.pictures),
     "tools": Table((f"{RESULTS}/workshop_tools.json",), TOOLS, make.tools),
     "tools-picture": Table((f"{RESULTS}/workshop_tools.png",), TOOLS, make.pictures),
+    "control-loop": Table(
+        (f"{BENCHMARKS}/control_loop.json",),
+        "python -m benchmarks.control_loop",
+        readme_deploy.control_loop,
+    ),
+    "deploy-faults": Table(
+        (f"{BENCHMARKS}/deploy_faults.json",),
+        "python -m benchmarks.deploy_faults",
+        readme_deploy.deploy_faults,
+    ),
+    "apriltag": Table(
+        (f"{BENCHMARKS}/apriltag_accuracy.json",),
+        "python -m benchmarks.apriltag_accuracy",
+        readme_deploy.apriltag,
+    ),
 }
 
 

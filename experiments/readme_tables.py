@@ -1,17 +1,12 @@
 """What each generated table of the documentation looks like: contents of files to Markdown."""
 
 import re
-from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
 
+from readme_layout import grid, machine
+
 from p2r_jax.evaluation.report import markdown
-
-
-def _grid(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    lines = [" | ".join(head), " | ".join(["---"] * len(head)), *(" | ".join(r) for r in rows)]
-    return "".join(f"| {line} |\n" for line in lines)
-
 
 PHASES = {
     "before": "before the object moved",
@@ -41,7 +36,7 @@ def training(*runs: dict | list) -> str:
         "phase", "control steps", "minutes", "strict pose at the end, %",
         "θ low / mid / high third, %", "device",
     )  # fmt: skip
-    return _grid(head, rows)
+    return grid(head, rows)
 
 
 def _seconds(curve: list[dict]) -> float:
@@ -71,7 +66,7 @@ def _calibration(by_steps: dict, label: str) -> str:
     head = (
         label, "windows", "RMSE cm", "mean σ cm", "NLL", "in the 50 / 80 / 95 % interval, %",
     )  # fmt: skip
-    return _grid(head, rows)
+    return grid(head, rows)
 
 
 def parity_by_support(record: dict) -> str:
@@ -111,7 +106,7 @@ def _errors(cells: dict) -> str:
             f"{p['median']:.2f} ({p['p95']:.2f}) mm, {y['median']:.2f} ({y['p95']:.2f})°"
             for p, y in found
         ])  # fmt: skip
-    return _grid(("dynamics", *cells), rows)
+    return grid(("dynamics", *cells), rows)
 
 
 def _met(record: dict, group: str) -> str:
@@ -147,19 +142,11 @@ def throughput(record: dict) -> str:
                 batches.setdefault(what, []).append(f"{r['batch']}")
         listed = "; ".join(f"{what} at {', '.join(x)}" for what, x in batches.items())
         skipped += f"\nNot measured ({reason}): {listed}.\n"
-    return f"{_machine(record)}\n\n{_grid(head, rows)}{skipped}"
+    return f"{machine(record)}\n\n{grid(head, rows)}{skipped}"
 
 
 def _rate(value: float) -> str:
     return f"{value / 1e6:.2f} M" if value >= 1e6 else f"{value / 1e3:.1f} k"
-
-
-def _machine(record: dict) -> str:
-    p = record["provenance"]
-    versions = ", ".join(f"{k} {p['versions'][k]}" for k in ("jax", "mujoco", "mujoco-mjx"))
-    return (
-        f"{p['cores']} cores, {p['cpu']}, {p['device'].split(':')[0]}; {versions}; git {p['git']}."
-    )
 
 
 def throughput_headline(record: dict) -> str:
@@ -180,7 +167,7 @@ def throughput_headline(record: dict) -> str:
         rates = (best[f"{kind}_steps_per_s"]["median"] for kind in ("physics", "control"))
         rows.append([label, f"{best['batch']}", f"{best['substeps']}", *map(_rate, rates)])
     head = ("what", "batch", "substeps", "physics steps/s", "control steps/s")
-    return f"{_machine(record)}\n\n{_grid(head, rows)}"
+    return f"{machine(record)}\n\n{grid(head, rows)}"
 
 
 def tradeoff(record: dict) -> str:
@@ -200,8 +187,8 @@ def tradeoff(record: dict) -> str:
             "solver", "substeps x Newton/line search, impedance", "mm", "deg",
             "physics steps/s", "control steps/s", "physics / C",
         )  # fmt: skip
-        made.append(f"`{task}` at {100 * found['speed_mps']:g} cm/s:\n\n{_grid(head, rows)}")
-    return f"{_machine(record)}\n\n" + "\n".join(made)
+        made.append(f"`{task}` at {100 * found['speed_mps']:g} cm/s:\n\n{grid(head, rows)}")
+    return f"{machine(record)}\n\n" + "\n".join(made)
 
 
 def prior_latency(record: dict) -> str:
@@ -216,7 +203,7 @@ def prior_latency(record: dict) -> str:
     ]  # fmt: skip
     head = ("provider", "questions", "at once", "first run s", "later runs s: median (slowest)")
     note = f"The server answers after {1e3 * s['latency_s']:g} ms.\n\n"
-    return note + _grid(head, rows)
+    return note + grid(head, rows)
 
 
 def first_call(record: dict) -> str:
@@ -229,8 +216,8 @@ def first_call(record: dict) -> str:
     ]
     mark = f"{record['cold_training_s']:.1f} s, mark {record['target_s']:g} s"
     reached = "met" if record["met"] else "not met"
-    note = f"{_machine(record)} Cold training compile: {mark}: {reached}.\n\n"
-    return note + _grid(("stage", "dynamics", "cache", *parts), rows)
+    note = f"{machine(record)} Cold training compile: {mark}: {reached}.\n\n"
+    return note + grid(("stage", "dynamics", "cache", *parts), rows)
 
 
 def replay(record: dict) -> str:
@@ -246,7 +233,7 @@ def replay(record: dict) -> str:
             )
         chosen = record["conditions"].get(condition, {}).get("chosen_on")
         rows.append([condition + (" (settings chosen on it)" if chosen else ""), *cells])
-    return _grid(("condition", *methods), rows)
+    return grid(("condition", *methods), rows)
 
 
 def identification(record: dict) -> str:
@@ -268,7 +255,7 @@ def identification(record: dict) -> str:
         head += [f"{number} pushes: median (90 %) mm", f"{number}: in the 95 % region, %"]
     shift, timing = record["prior_shift"], record["timing"]
     return (
-        _grid(head, rows) + "\nMoving the prior's mean by 30 mm moves the 20-push estimate by "
+        grid(head, rows) + "\nMoving the prior's mean by 30 mm moves the 20-push estimate by "
         f"{shift['pooled']['median_mm']:.2f} mm (median; another seed of the sampler alone: "
         f"{shift['same prior, another seed']['median_mm']:.2f} mm). A posterior of 20 pushes "
         f"takes {timing['posterior']['median_s']:.2f} s after compilation, an update in the loop "
@@ -290,7 +277,7 @@ def informative(record: dict) -> str:
         "pool", "trials", "chosen: median mm", "random: median mm", "difference of means mm",
         "chosen: in the 95 % region, %",
     )  # fmt: skip
-    return _grid(head, rows)
+    return grid(head, rows)
 
 
 def ensemble(record: dict) -> str:
@@ -318,7 +305,7 @@ def ensemble(record: dict) -> str:
     along, behind = record["direction"]["along"], record["direction"]["behind"]
     return (
         f"The training mean is {record['training_mean_error_mm']:.1f} mm off.\n\n"
-        + _grid(head, rows)
+        + grid(head, rows)
         + f"\nAlong the pushed edge the error is {along['ensemble_mm']:.1f} mm RMS (training mean "
         f"{along['training_mean_mm']:.1f}), across it {behind['ensemble_mm']:.1f} "
         f"({behind['training_mean_mm']:.1f}).\n"
@@ -343,7 +330,7 @@ def prior(record: dict) -> str:
         "in the 50 / 80 / 95 % interval, %", "how",
     )  # fmt: skip
     notes = (record["statement"], record["caveat"], f"Sample: {record['sample']}.")
-    return "".join(f"{note}\n\n" for note in notes) + _grid(head, rows)
+    return "".join(f"{note}\n\n" for note in notes) + grid(head, rows)
 
 
 def tools(record: dict) -> str:
@@ -362,7 +349,7 @@ def tools(record: dict) -> str:
         "tool", "convex parts", "corners", "area %", "outline for the pusher, mm", "size cm",
         "CoM x uniform cm", "CoM x true cm", "θ range cm", "seconds", "mended",
     )  # fmt: skip
-    return _grid(head, rows) + _learned(record["training"])
+    return grid(head, rows) + _learned(record["training"])
 
 
 def _learned(training: dict | None) -> str:
@@ -389,7 +376,7 @@ def factors(record: dict) -> str:
         f"Success %, weight at {record['where']}, {record['trials']} trials a cell: `reality-dev` "
         "with one factor as in `reality-test`.\n\n"
     )
-    return note + _grid(("factor", *methods), rows)
+    return note + grid(("factor", *methods), rows)
 
 
 def pictures(*names: str) -> str:

@@ -4,6 +4,7 @@ import difflib
 import os
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 USAGE = "usage: p2r COMMAND ...; `p2r COMMAND --help` lists its options"
@@ -89,9 +90,16 @@ def play(args: Sequence[str]) -> None:
 
 
 def replay(args: Sequence[str]) -> None:
-    """Replay a log of real pushes: p2r replay LOG --out DIR [--asset A] [--fit]."""
+    """Replay a log of real pushes, or draw a run of p2r deploy again: p2r replay LOG|RUN."""
     import tyro
 
+    from p2r_jax.deploy.record import is_run
+
+    if args and is_run(args[0]):
+        from p2r_jax.deploy.rerender import RerenderConfig, rerender
+
+        rerender(tyro.cli(RerenderConfig, args=args, prog="p2r replay"))
+        return
     from p2r_jax.evaluation.replay import ReplayConfig, replay_command
 
     replay_command(tyro.cli(ReplayConfig, args=args, prog="p2r replay"))
@@ -118,13 +126,49 @@ def task(args: Sequence[str]) -> None:
 
 
 def identify(args: Sequence[str]) -> None:
-    """Centre of mass from a log of pushes: p2r identify LOG --out DIR [--asset A]."""
+    """Centre of mass from a log of pushes, or a run: p2r identify LOG|RUN --out DIR [--asset A]."""
     import tyro
 
+    from p2r_jax.deploy.record import is_run, read_run
     from p2r_jax.estimator.identify import IdentifyConfig
     from p2r_jax.estimator.identify import identify as run
 
-    run(tyro.cli(IdentifyConfig, args=args, prog="p2r identify"))
+    config = tyro.cli(IdentifyConfig, args=args, prog="p2r identify")
+    if is_run(config.log):
+        from p2r_jax.deploy.record.pushes import write_pushes
+
+        asset = config.asset or read_run(config.log).header.asset or None
+        config = replace(config, log=write_pushes(config.log), asset=asset)
+    run(config)
+
+
+def export(args: Sequence[str]) -> None:
+    """Put what a robot needs into one folder: p2r export --out BUNDLE [--stablehlo] [--onnx]."""
+    import tyro
+
+    from p2r_jax.deploy.export import ExportConfig
+    from p2r_jax.deploy.export import export as run
+
+    run(tyro.cli(ExportConfig, args=args, prog="p2r export"))
+
+
+def deploy(args: Sequence[str]) -> None:
+    """Run a bundle on a robot: p2r deploy --bundle B --out DIR [--robot R] [--tracker T]."""
+    import tyro
+
+    from p2r_jax.deploy.command import DeployConfig, deploy_command
+
+    deploy_command(tyro.cli(DeployConfig, args=args, prog="p2r deploy"))
+
+
+def recover(args: Sequence[str]) -> None:
+    """Runs of p2r deploy, killed ones too, as a LeRobot dataset: p2r recover RUN... [--out DIR]."""
+    import tyro
+
+    from p2r_jax.deploy.record import RecoverConfig
+    from p2r_jax.deploy.record import recover as run
+
+    run(tyro.cli(RecoverConfig, args=args, prog="p2r recover"))
 
 
 COMMANDS: dict[str, Callable[[Sequence[str]], None]] = {
@@ -138,6 +182,9 @@ COMMANDS: dict[str, Callable[[Sequence[str]], None]] = {
     "identify": identify,
     "prior": prior,
     "task": task,
+    "export": export,
+    "deploy": deploy,
+    "recover": recover,
 }
 
 

@@ -4,6 +4,7 @@ Every writer, reader, replay and live view speaks in these; SI units, radians,
 world frame. ``NaN`` stands for what was not known.
 """
 
+import math
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -25,6 +26,8 @@ class RunHeader:
       workspace: corners of the polygon the tip must stay in, m.
       started_unix_s: wall-clock time of the start.
       clock_start_s: the loop's clock at the same moment.
+      asset: name or folder of the object's asset; empty if the task's.
+      tool_radius_m: of the pusher; NaN if the task's.
       config: every setting of the command.
       provenance: versions, device, git revision (``files.provenance``).
     """
@@ -40,6 +43,8 @@ class RunHeader:
     workspace: tuple[tuple[float, float], ...]
     started_unix_s: float
     clock_start_s: float
+    asset: str = ""
+    tool_radius_m: float = math.nan
     config: dict[str, Any] = field(default_factory=dict)
     provenance: dict[str, Any] = field(default_factory=dict)
 

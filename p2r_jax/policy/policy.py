@@ -88,10 +88,11 @@ class Policy:
         Args:
           features: of now.
           theta: in its own unit, m; ``dr`` ignores it.
-          window: that ends with ``features``; only a policy with a history looks at it.
+          window: that ends with ``features``; only a policy with a history looks at it, at
+            as many of the last rows as it reads.
 
         Raises:
-          ValueError: if a policy with a history gets none, or one of another length.
+          ValueError: if a policy with a history gets none, or a shorter one.
         """
         c = self.contract
         scaled = (theta - jnp.array(c.theta_mean)) / jnp.array(c.theta_std)
@@ -100,9 +101,10 @@ class Policy:
         seen = [features, scaled]
         if c.history:
             rows = 0 if window is None else window.features.shape[-2]
-            if rows != c.history:
+            if rows < c.history:
                 raise ValueError(f"this policy reads {c.history} rows of history, {rows} are given")
-            seen.append(window_inputs(window, c.action_scale_m))
+            last = Window(*(x[..., -c.history :, :] for x in (window.features, window.actions)))
+            seen.append(window_inputs(last, c.action_scale_m))
         obs = (jnp.concatenate(seen, -1) - self.mean) / self.std
         actor = actor_network(c)
         logits = actor.policy_network.apply(None, self.params, obs)
@@ -161,8 +163,9 @@ def load_policy(folder: str | Path, task: Task | None = None) -> Policy:
     folder = Path(folder)
     contract = read_contract(folder / "policy.json", PolicyContract, task)
     size = contract.observation_size
+    network = actor_network(contract).policy_network
     template = {
-        "params": actor_network(contract).policy_network.init(jax.random.key(0)),
+        "params": jax.eval_shape(lambda: network.init(jax.random.key(0))),
         "mean": jnp.zeros(size),
         "std": jnp.zeros(size),
     }

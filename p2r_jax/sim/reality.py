@@ -178,15 +178,21 @@ def ee_target(
 
 
 def build_models(config: RealityConfig, task: Task, trials: Trials) -> list[mujoco.MjModel]:
-    """One compiled scene per trial.
+    """One compiled scene per trial."""
+    asset = task.object
+    support = support_points(asset, config.support, config.support_count)
+    spec = push_spec(asset, support, task.pusher_radius_m, config.scene, config.servo)
+    return trial_models(spec.compile(), config, trials)
+
+
+def trial_models(
+    template: mujoco.MjModel, config: RealityConfig, trials: Trials
+) -> list[mujoco.MjModel]:
+    """Copies of a compiled scene with the physics of each trial.
 
     The off-axis share of the CoM moves the mass distribution as a whole: the
     inertia about the centre of mass stays.
     """
-    asset = task.object
-    support = support_points(asset, config.support, config.support_count)
-    spec = push_spec(asset, support, task.pusher_radius_m, config.scene, config.servo)
-    template = spec.compile()
     mass, com, inertia = trials.mass_properties
     models = []
     for index in range(trials.count):

@@ -1,0 +1,37 @@
+"""Robots by name: whatever their own units are, metres and radians on our side."""
+
+from dataclasses import dataclass, field
+
+from p2r_jax.deploy.protocols import Robot
+from p2r_jax.deploy.robots.sim import SimRobot, SimRobotConfig
+from p2r_jax.deploy.robots.xarm import XArmConfig, XArmRobot
+from p2r_jax.tasks import Task
+
+ROBOTS = ("sim", "xarm")
+
+
+@dataclass(frozen=True)
+class RobotConfig:
+    """Settings of every robot; the one that is chosen reads its own.
+
+    Attributes:
+      sim: the simulated gantry or arm.
+      xarm: a UFACTORY xArm 6.
+    """
+
+    sim: SimRobotConfig = field(default_factory=SimRobotConfig)
+    xarm: XArmConfig = field(default_factory=XArmConfig)
+
+
+def make_robot(name: str, config: RobotConfig, task: Task) -> Robot:
+    """A robot for a task, not yet connected.
+
+    Raises:
+      KeyError: for an unknown name, with all names.
+      ValueError: for settings that the robot cannot have.
+    """
+    if name == "sim":
+        return SimRobot.from_config(config.sim, task)
+    if name == "xarm":
+        return XArmRobot(config.xarm, task)
+    raise KeyError(f"no robot {name!r} (robots: {', '.join(ROBOTS)})")
