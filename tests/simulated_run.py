@@ -65,6 +65,7 @@ def run_of(record: TrialRecord, task: Task, cause: str = "finished") -> Run:
             action=action, safe_action=action, sent_action=action,
             target_xy=tuple((ee + task.action_scale_m * sent[k]).tolist()),
             theta_used=tuple(record.theta_used[0, k].tolist()), **beliefs,
+            ee_stamp_s=start - REALITY_DEV.latency_s,
             sections_s={"observe": 1e-4, "infer": 3e-4, "act": 1e-4, "log": 1e-5, "late": 1e-4},
         ))  # fmt: skip
     return Run(header_of(task), tuple(steps), cause)

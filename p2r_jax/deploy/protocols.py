@@ -8,6 +8,7 @@ metres and radians, in the task's world frame; an adapter converts for its arm.
 from typing import NamedTuple, Protocol, runtime_checkable
 
 EE_KEYS = ("ee.x", "ee.y")  # tip of the pusher, m; keys of observations and actions
+EE_STAMP = "ee.stamp_s"  # of an observation: when the tip was there; missing means just now
 
 
 class TrackedPose(NamedTuple):
@@ -50,7 +51,11 @@ class Robot(Protocol):
         ...
 
     def get_observation(self) -> dict[str, float]:
-        """Measured ``ee.x`` and ``ee.y``, and whatever else it knows; DeviceError if lost."""
+        """Measured ``ee.x`` and ``ee.y``, and whatever else it knows; DeviceError if lost.
+
+        ``ee.z`` (m) is watched by safety; ``ee.stamp_s`` is the time of the measurement on
+        the loop's clock, for a robot that answers with an old one.
+        """
         ...
 
     def send_action(self, action: dict[str, float]) -> dict[str, float]:

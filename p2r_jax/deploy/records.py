@@ -5,6 +5,7 @@ world frame. ``NaN`` stands for what was not known.
 """
 
 import math
+import math
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -57,7 +58,7 @@ class StepRecord:
       step: 0, 1, 2, ...
       stamp_s: loop clock when the step began.
       object_pose: x, y, yaw the policy was given; ``pose_stamp_s`` when it was seen.
-      ee_xy: measured tip.
+      ee_xy: measured tip; ``ee_stamp_s`` when it was there, NaN for the step's begin.
       action: what the policy wanted, in [-1, 1]^2.
       safe_action: after ``safety``; what was asked of the robot.
       sent_action: what the robot really did; goes into the estimator's history.
@@ -88,6 +89,7 @@ class StepRecord:
     fused_sigma: tuple[float, ...]
     safety: tuple[str, ...] = ()
     sections_s: dict[str, float] = field(default_factory=dict)
+    ee_stamp_s: float = math.nan
 
 
 class RunWriter(Protocol):

@@ -9,12 +9,20 @@ import math
 import signal
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 from p2r_jax.deploy.controller import Controller, Decision
 from p2r_jax.deploy.polygon import nearest_inside
-from p2r_jax.deploy.protocols import EE_KEYS, Clock, DeviceError, Robot, TrackedPose, Tracker
+from p2r_jax.deploy.protocols import (
+    EE_KEYS,
+    EE_STAMP,
+    Clock,
+    DeviceError,
+    Robot,
+    TrackedPose,
+    Tracker,
+)
 from p2r_jax.deploy.records import RunWriter, StepRecord
 from p2r_jax.deploy.safety import Limits, Situation, Verdict, check
 from p2r_jax.deploy.timing import Pacer, Timing, undisturbed
@@ -194,7 +202,7 @@ class Runner:
 
     def _step(self, number: int, begin: float) -> tuple[StepRecord, Verdict]:
         seen = self.tracker.get_pose() or NO_POSE
-        ee, height_m = self._observe()
+        ee, height_m, ee_stamp_s = self._observe()
         self.pacer.section()
         decision = self.controller.propose(seen[:3], ee)
         self.pacer.section()
@@ -204,7 +212,8 @@ class Runner:
         self._remember(begin, seen, verdict, target)
         self.pacer.section()
         acted = (safe, sent, target)
-        return self._record(number, begin, seen, ee, decision, acted, verdict), verdict
+        record = self._record(number, begin, seen, ee, decision, acted, verdict)
+        return replace(record, ee_stamp_s=ee_stamp_s), verdict
 
     def _resting_tip(self) -> tuple[float, float]:
         """Where the tip is before it moves: one reading alone could not be doubted."""
@@ -215,11 +224,12 @@ class Runner:
             raise DeviceError(f"{self.robot.name}: readings of its tip at rest differ: {places}")
         return readings[-1]
 
-    def _observe(self) -> tuple[tuple[float, float], float]:
-        """Measured tip (x, y), and its height or NaN."""
+    def _observe(self) -> tuple[tuple[float, float], float, float]:
+        """Measured tip (x, y), its height, and when that was; NaN for what is not told."""
         found = self.robot.get_observation()
         try:
-            return (float(found["ee.x"]), float(found["ee.y"])), float(found.get("ee.z", math.nan))
+            height_m, stamp_s = (float(found.get(key, math.nan)) for key in ("ee.z", EE_STAMP))
+            return (float(found["ee.x"]), float(found["ee.y"])), height_m, stamp_s
         except (KeyError, TypeError, ValueError) as error:
             raise DeviceError(f"{self.robot.name} observed {found}, not {EE_KEYS}") from error
 

@@ -114,8 +114,9 @@ def tool_radius_of(run: Run) -> float:
 
 def _rows(run: Run) -> tuple[np.ndarray, ...]:
     """Times, object poses (NaN where there is none), tips and numbers of the stretch."""
-    stamp, tip = run.column("stamp_s"), run.column("ee_xy")
-    known = np.isfinite(tip).all(1)
+    measured, tip = run.column("ee_stamp_s"), run.column("ee_xy")
+    stamp = np.where(np.isfinite(measured), measured, run.column("stamp_s"))
+    known = np.isfinite(tip).all(1) & (np.diff(stamp, prepend=-np.inf) > 0)
     stamp, tip = stamp[known], tip[known]
     seen_t, seen = _observations(run)
     inside = (seen_t >= stamp[0]) & (seen_t <= stamp[-1])

@@ -12,7 +12,7 @@ from typing import Literal
 import numpy as np
 from jaxtyping import Float
 
-from p2r_jax.deploy.protocols import EE_KEYS, DeviceError
+from p2r_jax.deploy.protocols import EE_KEYS, EE_STAMP, DeviceError
 from p2r_jax.deploy.robots.reach import no_further, require_positive
 from p2r_jax.deploy.robots.sim_world import Body, Gantry, SimWorld, one_trial
 from p2r_jax.sim.asset import Asset
@@ -131,7 +131,9 @@ class SimRobot:
         _, tip = self.world.seen(self.reality.latency_s)
         measured = tip + self.reality.ee_noise_m * self.noise()[3:]
         height = self.world.body.height(self.world.states[-1])
-        return dict(zip(EE_KEYS, map(float, measured), strict=True)) | {"ee.z": float(height)}
+        stamp_s = self.world.time_s - self.reality.latency_s
+        position = dict(zip(EE_KEYS, map(float, measured), strict=True))
+        return position | {"ee.z": float(height), EE_STAMP: stamp_s}
 
     def send_action(self, action: dict[str, float]) -> dict[str, float]:
         """Ramp the command to the target within a control period.
