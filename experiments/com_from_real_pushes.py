@@ -4,7 +4,8 @@
     python com_from_real_pushes.py force --out results/com_from_real_pushes.json
     python com_from_real_pushes.py motion --out results/com_from_real_pushes_motion.json
 
-Settings were chosen on ``DEVELOPMENT`` alone; "held out" pools the other three. The truth is
+Settings were chosen on ``DEVELOPMENT`` alone (those of ``motion`` by
+``choose_motion_noise.py``); "held out" pools the other three. The truth is
 nominal (centroid of a uniform triangle) and the same in every condition: only supports and
 surface change. Plain limit-surface fits were looked at on all six conditions before the choice,
 so the held-out ones are not quite unseen. A picture is written beside the JSON.
@@ -251,7 +252,8 @@ def picture(path: Path, tables: dict, config: Config) -> None:
     labels = [n.replace("_", " ", 1).replace("_", "-") for n in names]
     labels = [f"{n} *" if c in DEVELOPMENT else n for n, c in zip(labels, names, strict=True)]
     axes.set_xticks(np.arange(len(names)), labels, rotation=35, ha="right", fontsize=8)
-    axes.set_title("with force" if config.evidence == "force" else "without force")
+    title = "with force" if config.evidence == "force" else "without force"
+    axes.set_title(f"{title} (the truth is nominal, the same in every condition)", fontsize=10)
     axes.set(
         ylim=(0, 1.3 * axes.get_ylim()[1]),
         ylabel="error of the centre of mass, mm\n(median, 10-90 % of subsets)",

@@ -98,11 +98,18 @@ def test_a_log_without_an_asset_asks_for_one(tmp_path, log, capsys):
     assert "--asset NAME_OR_FOLDER" in capsys.readouterr().err
 
 
-def test_a_bad_push_is_left_out_with_its_reason(tmp_path, log, capsys):
-    file, out = tmp_path / "log.npz", tmp_path / "out"
-    write_log(file, _changed(log, "t", 20, 0.0))
+def test_a_bad_push_of_a_parquet_log_is_left_out_and_gaps_in_force_are_told(tmp_path, log, capsys):
+    pytest.importorskip("pyarrow", reason="parquet logs need pip install 'p2r_jax[logs]'")
+    file, out = tmp_path / "log.parquet", tmp_path / "out"
+    felt = replace(log, force_xy=np.where(log.push[:, None] == 3, np.nan, np.ones((log.t.size, 2))))
+    write_log(file, _changed(felt, "t", 20, 0.0))
     args = ["identify", str(file), "--out", str(out), "--on-bad", "exclude", *QUICK]
     assert main(args) == 0
-    assert "left out push 1: row 20, column t" in capsys.readouterr().out
-    (left_out,) = json.loads((out / "identified.json").read_text())["excluded"]
+    printed = capsys.readouterr().out
+    assert "left out push 1: row 20, column t" in printed
+    assert "force (force_x, force_y) has gaps in pushes 3: not used" in printed
+    record = json.loads((out / "identified.json").read_text())
+    (left_out,) = record["excluded"]
     assert left_out["push"] == 1
+    assert record["pushes_with_gaps_in_force"] == [3]
+    assert record["evidence"] == "motion"

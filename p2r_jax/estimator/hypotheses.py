@@ -42,7 +42,7 @@ class BeliefConfig:
       load_spread: of the feet's loads about equal ones.
       anisotropy: relative difference of friction between directions, standard deviation.
       wrench_noise, motion_noise: misfit of a push relative to the limit wrench and to the
-        object's motion; medians.
+        object's motion; medians. ``experiments/choose_motion_noise.py`` chose the latter.
       noise_spread: of both.
       pose_noise_m: error of a measured motion, standard deviation per axis; of its turn
         by a third of the side.
@@ -61,7 +61,7 @@ class BeliefConfig:
     load_spread: float = 0.25
     anisotropy: float = 0.1
     wrench_noise: float = 0.08
-    motion_noise: float = 0.1
+    motion_noise: float = 0.28
     noise_spread: float = 0.3
     pose_noise_m: float = 8e-4
 

@@ -11,7 +11,7 @@ from jaxtyping import Float
 from p2r_jax.estimator.sysid import Posterior, Sysid, SysidConfig
 from p2r_jax.estimator.sysid_pushes import SegmentConfig, segments_of
 from p2r_jax.files import as_record, new_folder, provenance, write_json
-from p2r_jax.pushlog import read_log
+from p2r_jax.pushlog import PushLog, read_log
 from p2r_jax.sim.asset import Asset, load_asset
 
 QUANTITIES = {
@@ -66,6 +66,11 @@ def identify(config: IdentifyConfig) -> Posterior:
     posterior = sysid(segments)
     theta = summary(posterior)
     print(f"{log.name}: {len(segments.used)} segments of {len(log.pushes)} pushes, from {evidence}")
+    unfelt = _without_force(log)
+    if evidence == "motion" and unfelt:
+        print(
+            f"  force (force_x, force_y) has gaps in pushes {', '.join(map(str, unfelt))}: not used"
+        )
     for excluded in log.excluded:
         print(f"  left out push {excluded.push}: {excluded.reason}")
     for key, row in theta.items():
@@ -77,6 +82,7 @@ def identify(config: IdentifyConfig) -> Posterior:
         "schema": 1,
         "evidence": evidence,
         "pushes": len(log.pushes),
+        "pushes_with_gaps_in_force": unfelt,
         "excluded": [{"push": e.push, "reason": e.reason} for e in log.excluded],
         "theta": theta,
         "com_covariance_m2": np.asarray(posterior.com_cov).tolist(),
@@ -85,6 +91,14 @@ def identify(config: IdentifyConfig) -> Posterior:
     write_json(out / "identified.json", record | provenance())
     plot_posterior(posterior, asset, out / "posterior.png")
     return posterior
+
+
+def _without_force(log: PushLog) -> list[int]:
+    """Pushes with gaps in their force; none if the log has no force at all."""
+    if log.force_xy is None:
+        return []
+    gaps = ~np.isfinite(log.force_xy).all(axis=1)
+    return [int(push) for push in log.pushes if gaps[log.rows(push)].any()]
 
 
 def summary(posterior: Posterior) -> dict[str, dict[str, float]]:

@@ -32,8 +32,9 @@ CHI2_95 = 5.991  # of two dimensions
 class SharedError:
     """What all pushes of one set-up have in common, per axis of the centre of mass.
 
-    Chosen on three of the CMU conditions (``experiments/com_from_real_pushes.py``);
-    ``force_model`` is the root mean square of what the estimates from 20 pushes share there.
+    Chosen on three of the CMU conditions: ``force_model`` is the root mean square of what the
+    estimates from 20 pushes share there (``experiments/com_from_real_pushes.py``),
+    ``motion_model`` has the best score there (``experiments/choose_motion_noise.py``).
 
     Attributes:
       frame_m: motion capture frame against outline, standard deviation.
@@ -42,7 +43,7 @@ class SharedError:
 
     frame_m: float = 0.001
     force_model: float = 0.013
-    motion_model: float = 0.04
+    motion_model: float = 0.02
 
 
 @dataclass(frozen=True)
