@@ -5,7 +5,6 @@ world frame. ``NaN`` stands for what was not known.
 """
 
 import math
-import math
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 

@@ -4,8 +4,9 @@ One Flax module, vmapped over members. The window holds o[t-9..t] and the
 actions sent a[t-10..t-1], no theta; rows before the episode's start are zero.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal, get_args
 
 import jax
 import jax.numpy as jnp
@@ -16,9 +17,15 @@ from jaxtyping import Array, Float
 from p2r_jax.contracts import read_contract, write_contract
 from p2r_jax.files import load_pytree, save_pytree
 from p2r_jax.fusion import ensemble_moments
+from p2r_jax.sim.footprint import Polygon, signed_distance
+from p2r_jax.sim.observation import REACH_SCALE
 from p2r_jax.sim.window import Window, window_inputs
 from p2r_jax.tasks import Task
 from p2r_jax.types import Gaussian
+
+Network = Literal["mlp", "gru"]
+Outline = tuple[tuple[tuple[float, float], ...], ...]  # corners of convex parts, m
+TOUCH_M = 0.002  # a gap that measurement noise may open between a pusher and what it touches
 
 
 @dataclass(frozen=True)
@@ -32,9 +39,16 @@ class EstimatorContract:
       theta_mean, theta_std: its training prior, which an empty window returns.
       history: rows of a window.
       members: ensemble size.
-      layers: hidden sizes.
+      layers: hidden sizes; of a GRU the first is its state's.
       action_scale_m: metres per unit of action.
       git: revision that trained it.
+      network: what a member is: an MLP of the whole window, or a GRU along it.
+      outline: corners of the object's convex parts, object frame, m; empty for an
+        estimator that is not told about contact.
+      pusher_radius_m: of the pusher that touches them.
+
+    Raises:
+      ValueError: for an unknown kind of network, or a GRU without a layer.
     """
 
     task: str
@@ -47,18 +61,39 @@ class EstimatorContract:
     layers: tuple[int, ...]
     action_scale_m: float
     git: str
+    network: Network = "mlp"
+    outline: Outline = ()
+    pusher_radius_m: float = 0.0
+
+    def __post_init__(self):
+        if self.network not in get_args(Network):
+            known = ", ".join(get_args(Network))
+            raise ValueError(f"no estimator network {self.network!r} (networks: {known})")
+        if self.network == "gru" and not self.layers:
+            raise ValueError("estimator: a GRU needs at least one layer, its state")
 
 
 class ThetaNet(nn.Module):
-    """One member: an MLP from a window to mean and log-variance, in training-prior units."""
+    """One member: from a window's transitions to mean and log-variance of theta.
+
+    Both in training-prior units. The GRU (Cho et al. 2014) reads the transitions one after
+    the other; dense layers follow its last state.
+    """
 
     layers: tuple[int, ...]
     size: int
+    network: Network = "mlp"
 
     @nn.compact
-    def __call__(self, x: Float[Array, "*env n"]):
+    def __call__(self, rows: Float[Array, "*env t n"]):
         """Mean and bounded log-variance, Float[*env, K] each."""
-        for width in self.layers:
+        widths = self.layers
+        if self.network == "gru":
+            x = nn.RNN(nn.GRUCell(widths[0]))(rows)[..., -1, :]
+            widths = widths[1:]
+        else:
+            x = rows.reshape(*rows.shape[:-2], -1)
+        for width in widths:
             x = nn.silu(nn.Dense(width)(x))
         out = nn.Dense(
             2 * self.size,
@@ -77,6 +112,49 @@ def bounded_log_variance(raw: Float[Array, "*n"]) -> Float[Array, "*n"]:
     return low + (high - low) * nn.sigmoid(raw + 2.7)
 
 
+def theta_net(contract: EstimatorContract) -> ThetaNet:
+    """The network of one member."""
+    return ThetaNet(contract.layers, len(contract.theta), contract.network)
+
+
+def transitions(window: Window, contract: EstimatorContract) -> Float[Array, "*env t n"]:
+    """What the networks read: ``window_inputs``, a row per transition of the window.
+
+    An estimator that is told about contact gets one more column, ``touches``.
+
+    Raises:
+      ValueError: if the window has another length than the contract's.
+    """
+    given = window.features.shape[-2]
+    if given != contract.history:
+        raise ValueError(
+            f"this estimator reads {contract.history} rows of history, {given} are given"
+        )
+    flat = window_inputs(window, contract.action_scale_m)
+    rows = flat.reshape(*flat.shape[:-1], given - 1, -1)
+    if not contract.outline:
+        return rows
+    exists = rows[..., -1]
+    return jnp.concatenate([rows, (exists * touches(window, contract))[..., None]], -1)
+
+
+def touches(window: Window, contract: EstimatorContract) -> Float[Array, "*env t"]:
+    """Whether the pusher ended each transition within ``TOUCH_M`` of the object's outline.
+
+    From the measured poses alone, so it needs no other sensor. A pusher that stays in
+    quasi-static contact ends its step there; before a step it may still be on its way.
+    """
+    parts = [Polygon(corners) for corners in contract.outline]
+    pusher = window.features[..., 1:, 6:8] / REACH_SCALE
+    gap = signed_distance(parts, pusher) - contract.pusher_radius_m
+    return (gap <= TOUCH_M).astype(pusher.dtype)
+
+
+def outline_of(task: Task) -> Outline:
+    """Corners of the task's object, for ``EstimatorContract.outline``."""
+    return tuple(tuple((float(x), float(y)) for x, y in part.corners) for part in task.object.parts)
+
+
 @struct.dataclass
 class Ensemble:
     """Members' parameters (leading axis) and the contract (static)."""
@@ -87,9 +165,8 @@ class Ensemble:
     def members(self, window: Window) -> tuple[Array, Array]:
         """Means and variances of every member, theta's own unit: Float[M, *env, K]."""
         c = self.contract
-        net = ThetaNet(c.layers, len(c.theta))
-        x = window_inputs(window, c.action_scale_m)
-        mean, log_var = jax.vmap(net.apply, in_axes=(0, None))(self.params, x)
+        members = jax.vmap(theta_net(c).apply, in_axes=(0, None))
+        mean, log_var = members(self.params, transitions(window, c))
         std = jnp.array(c.theta_std)
         return jnp.array(c.theta_mean) + std * mean, std**2 * jnp.exp(log_var)
 
@@ -100,10 +177,10 @@ class Ensemble:
 
 def init_ensemble(contract: EstimatorContract, key: Array) -> Ensemble:
     """Members with independent initial parameters."""
-    net = ThetaNet(contract.layers, len(contract.theta))
-    x = window_inputs(Window.empty(contract.history), contract.action_scale_m)
+    net = theta_net(contract)
+    rows = transitions(Window.empty(contract.history), contract)
     keys = jax.random.split(key, contract.members)
-    return Ensemble(jax.vmap(lambda k: net.init(k, x))(keys), contract)
+    return Ensemble(jax.vmap(lambda k: net.init(k, rows))(keys), contract)
 
 
 def save_ensemble(folder: Path, ensemble: Ensemble) -> None:
@@ -122,5 +199,7 @@ def load_ensemble(folder: str | Path, task: Task | None = None) -> Ensemble:
     """
     folder = Path(folder)
     contract = read_contract(folder / "estimator.json", EstimatorContract, task)
-    template = init_ensemble(contract, jax.random.key(0))
+    corners = (tuple(tuple(corner) for corner in part) for part in contract.outline)
+    contract = replace(contract, outline=tuple(corners))  # JSON's lists cannot be hashed
+    template = jax.eval_shape(lambda: init_ensemble(contract, jax.random.key(0)))
     return template.replace(params=load_pytree(folder / "estimator.msgpack", template.params))

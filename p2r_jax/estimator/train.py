@@ -4,9 +4,11 @@ Every round rolls out fresh episodes with the frozen policy driven by the curren
 estimate (or straight pushes without a policy), then takes one pass of Gaussian-NLL
 steps over them (Nix & Weigend 1994). Nothing is kept between rounds but the networks,
 so training and held-out episodes never mix and a resumed run continues exactly.
+``train_seeds`` trains several seeds of one configuration in one program.
 """
 
 import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -20,9 +22,12 @@ from p2r_jax.estimator.calibration import calibration_report, print_report
 from p2r_jax.estimator.ensemble import (
     Ensemble,
     EstimatorContract,
-    ThetaNet,
+    Network,
     init_ensemble,
+    outline_of,
     save_ensemble,
+    theta_net,
+    transitions,
 )
 from p2r_jax.estimator.rollouts import Disturbances, Drive, Episodes, collect
 from p2r_jax.estimator.straight_pushes import PushSource, StraightPushes
@@ -39,7 +44,6 @@ from p2r_jax.files import (
 from p2r_jax.policy.policy import Policy, load_policy
 from p2r_jax.sim.observation import FEATURES
 from p2r_jax.sim.push import PushEnv
-from p2r_jax.sim.window import window_inputs
 from p2r_jax.tasks import Task
 
 
@@ -51,7 +55,10 @@ class EstimatorConfig:
       task: the task.
       policy: folder of the frozen policy (the noisy one); None with ``pushes``.
       out: run folder; holds ``state.msgpack`` (resume), ``estimator/`` (use), report.
-      members, layers: the ensemble.
+      members, layers: the ensemble; of a GRU the first layer is its state.
+      network: an MLP of the whole window, or a GRU along it.
+      contact: tell the networks whether the pusher touched the object.
+      history: rows of the window; None is the task's.
       rounds: rounds of experience.
       episodes: episodes per round.
       steps: gradient steps per round.
@@ -71,6 +78,9 @@ class EstimatorConfig:
     out: Path
     members: int = 10
     layers: tuple[int, ...] = (128, 128)
+    network: Network = "mlp"
+    contact: bool = False
+    history: int | None = None
     rounds: int = 24
     episodes: int = 4096
     steps: int = 500
@@ -87,12 +97,17 @@ class EstimatorConfig:
     def __post_init__(self):
         if (self.policy is None) == (self.pushes is None):
             raise ValueError("estimator: give either a policy or pushes, the other is None")
+        if self.history is not None and self.history < 2:
+            raise ValueError(f"estimator: history is {self.history}; motion needs 2 rows or more")
 
 
 RUN_FIELDS = (
     "task",
     "members",
     "layers",
+    "network",
+    "contact",
+    "history",
     "rounds",
     "episodes",
     "steps",
@@ -123,11 +138,14 @@ def contract_of(task: Task, config: EstimatorConfig) -> EstimatorContract:
         theta=tuple(t.name for t in task.theta),
         theta_mean=tuple(t.mean for t in task.theta),
         theta_std=tuple(t.std for t in task.theta),
-        history=task.history,
+        history=config.history or task.history,
         members=config.members,
         layers=config.layers,
         action_scale_m=task.action_scale_m,
         git=git_revision(),
+        network=config.network,
+        outline=outline_of(task) if config.contact else (),
+        pusher_radius_m=task.pusher_radius_m if config.contact else 0.0,
     )
 
 
@@ -145,7 +163,7 @@ class EstimatorTraining:
         """Fix environment, networks and optimiser; without a policy ``config.pushes`` is used."""
         self.task, self.policy, self.config = task, policy, config
         self.contract = contract_of(task, config)
-        self.net = ThetaNet(config.layers, len(task.theta))
+        self.net = theta_net(self.contract)
         schedule = optax.cosine_decay_schedule(config.learning_rate, config.rounds * config.steps)
         self.optimizer = optax.chain(optax.clip_by_global_norm(1.0), optax.adam(schedule))
 
@@ -193,15 +211,54 @@ class EstimatorTraining:
         env = jax.random.randint(key_env, (self.config.batch,), 0, episodes)
         t = jax.random.randint(key_time, (self.config.batch,), 0, length)
         window = jax.vmap(lambda e, i: data.window(e, i, self.contract.history))(env, t)
-        x = window_inputs(window, self.contract.action_scale_m)
+        rows = transitions(window, self.contract)
         target = (data.theta[env] - self.task.theta_mean) / self.task.theta_std
 
         def loss(params):
-            return gaussian_nll(*self.net.apply(params, x), target)
+            return gaussian_nll(*self.net.apply(params, rows), target)
 
         value, gradient = jax.value_and_grad(loss)(params)
         updates, optimizer = self.optimizer.update(gradient, optimizer)
         return optax.apply_updates(params, updates), optimizer, value
+
+
+def load_training(config: EstimatorConfig) -> EstimatorTraining:
+    """The training of a configuration, with its frozen policy."""
+    policy = load_policy(config.policy, config.task) if config.policy else None
+    return EstimatorTraining(config.task, policy, config)
+
+
+def seed_keys(seed: int | Array) -> tuple[Array, Array]:
+    """Keys of a run: for its training and for its held-out episodes."""
+    key_train, key_test = jax.random.split(jax.random.key(seed))
+    return key_train, key_test
+
+
+def train_seeds(
+    training: EstimatorTraining,
+    seeds: Sequence[int],
+    on_round: Callable[[Float[Array, " seed"]], object] | None = None,
+) -> Ensemble:
+    """Train several seeds in one program, each as ``train_estimator`` would.
+
+    Nothing is written; memory grows with the number of seeds.
+
+    Args:
+      training: of any seed; ``config.seed`` is not used.
+      seeds: of everything in a run.
+      on_round: called after every round with the mean NLL of each seed.
+
+    Returns:
+      the ensembles, with a leading axis of seeds; ``jax.tree.map`` cuts one out.
+    """
+    keys, _ = jax.vmap(seed_keys)(jnp.array(seeds))
+    state = jax.jit(jax.vmap(training.init))(keys)
+    step = jax.jit(jax.vmap(training.round), donate_argnums=0)
+    for _ in range(training.config.rounds):
+        state, nll = step(state)
+        if on_round:
+            on_round(nll)
+    return Ensemble(state.params, training.contract)
 
 
 def train_estimator(config: EstimatorConfig) -> Ensemble:
@@ -210,10 +267,8 @@ def train_estimator(config: EstimatorConfig) -> Ensemble:
     Writes ``calibration.json`` from held-out episodes. Ctrl-C loses at most
     the current round.
     """
-    task = config.task
-    policy = load_policy(config.policy, task) if config.policy else None
-    training = EstimatorTraining(task, policy, config)
-    key_train, key_test = jax.random.split(jax.random.key(config.seed))
+    training = load_training(config)
+    key_train, key_test = seed_keys(config.seed)
     state = jax.jit(training.init)(key_train)
     if config.resume:
         check_same_run(config.out, config, RUN_FIELDS)
