@@ -18,6 +18,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import readme_ablations
 import readme_deploy
 import readme_tables as make
 
@@ -148,6 +149,16 @@ TABLES = {
     "prior-picture": Table((f"{RESULTS}/prior_calibration.png",), CALIBRATE, make.pictures),
     "tools": Table((f"{RESULTS}/workshop_tools.json",), TOOLS, make.tools),
     "tools-picture": Table((f"{RESULTS}/workshop_tools.png",), TOOLS, make.pictures),
+    "estimator-ablations": Table(
+        (f"{RESULTS}/estimator_ablations.json",),
+        "python experiments/estimator_ablations.py --out runs/estimator-ablations --publish",
+        readme_ablations.estimator_ablations,
+    ),
+    "estimator-ablations-picture": Table(
+        (f"{RESULTS}/estimator_ablations.png",),
+        "python experiments/estimator_ablations.py --out runs/estimator-ablations --publish",
+        make.pictures,
+    ),
     "control-loop": Table(
         (f"{BENCHMARKS}/control_loop.json",),
         "python -m benchmarks.control_loop",

@@ -118,20 +118,12 @@ def theta_net(contract: EstimatorContract) -> ThetaNet:
 
 
 def transitions(window: Window, contract: EstimatorContract) -> Float[Array, "*env t n"]:
-    """What the networks read: ``window_inputs``, a row per transition of the window.
+    """``window_inputs`` with a row per transition, of a window of any length.
 
     An estimator that is told about contact gets one more column, ``touches``.
-
-    Raises:
-      ValueError: if the window has another length than the contract's.
     """
-    given = window.features.shape[-2]
-    if given != contract.history:
-        raise ValueError(
-            f"this estimator reads {contract.history} rows of history, {given} are given"
-        )
     flat = window_inputs(window, contract.action_scale_m)
-    rows = flat.reshape(*flat.shape[:-1], given - 1, -1)
+    rows = flat.reshape(*flat.shape[:-1], window.features.shape[-2] - 1, -1)
     if not contract.outline:
         return rows
     exists = rows[..., -1]
@@ -163,8 +155,14 @@ class Ensemble:
     contract: EstimatorContract = struct.field(pytree_node=False)
 
     def members(self, window: Window) -> tuple[Array, Array]:
-        """Means and variances of every member, theta's own unit: Float[M, *env, K]."""
-        c = self.contract
+        """Means and variances of every member, theta's own unit: Float[M, *env, K].
+
+        Raises:
+          ValueError: if the window has another length than the contract's.
+        """
+        c, given = self.contract, window.features.shape[-2]
+        if given != c.history:
+            raise ValueError(f"this estimator reads {c.history} rows of history, {given} are given")
         members = jax.vmap(theta_net(c).apply, in_axes=(0, None))
         mean, log_var = members(self.params, transitions(window, c))
         std = jnp.array(c.theta_std)

@@ -29,6 +29,7 @@ from p2r_jax.estimator.ensemble import (
     theta_net,
     transitions,
 )
+from p2r_jax.estimator.logged import read_windows
 from p2r_jax.estimator.rollouts import Disturbances, Drive, Episodes, collect
 from p2r_jax.estimator.straight_pushes import PushSource, StraightPushes
 from p2r_jax.files import (
@@ -44,6 +45,7 @@ from p2r_jax.files import (
 from p2r_jax.policy.policy import Policy, load_policy
 from p2r_jax.sim.observation import FEATURES
 from p2r_jax.sim.push import PushEnv
+from p2r_jax.sim.window import Window
 from p2r_jax.tasks import Task
 
 
@@ -67,6 +69,8 @@ class EstimatorConfig:
       disturbances: noise and short steps in training and in the report.
       drive: what the frozen policy hears in training; in the report, the estimate.
       pushes: experience from straight pushes, for logs of a robot that pushes on its own.
+      logged: windows of real runs of an object whose theta is known (``p2r recover``).
+      logged_share: share of a batch that comes from them.
       test_episodes: held-out episodes from the real start for the report.
       seed: of everything.
       resume: continue the run in ``out`` exactly.
@@ -89,6 +93,8 @@ class EstimatorConfig:
     disturbances: Disturbances = field(default_factory=Disturbances)
     drive: Drive = field(default_factory=Drive)
     pushes: StraightPushes | None = None
+    logged: tuple[Path, ...] = ()
+    logged_share: float = 0.25
     test_episodes: int = 2048
     seed: int = 0
     resume: bool = False
@@ -99,6 +105,8 @@ class EstimatorConfig:
             raise ValueError("estimator: give either a policy or pushes, the other is None")
         if self.history is not None and self.history < 2:
             raise ValueError(f"estimator: history is {self.history}; motion needs 2 rows or more")
+        if not 0 < self.logged_share < 1:
+            raise ValueError(f"estimator: logged_share is {self.logged_share}, not within 0 and 1")
 
 
 RUN_FIELDS = (
@@ -116,6 +124,8 @@ RUN_FIELDS = (
     "disturbances",
     "drive",
     "pushes",
+    "logged",
+    "logged_share",
     "seed",
 )
 
@@ -166,6 +176,14 @@ class EstimatorTraining:
         self.net = theta_net(self.contract)
         schedule = optax.cosine_decay_schedule(config.learning_rate, config.rounds * config.steps)
         self.optimizer = optax.chain(optax.clip_by_global_norm(1.0), optax.adam(schedule))
+        self.logged = None
+        if config.logged:
+            logged = read_windows(config.logged, task, self.contract.history)
+            self.logged = (transitions(logged.window, self.contract), self.scaled(logged.theta))
+
+    def scaled(self, theta: Float[Array, "*n k"]) -> Float[Array, "*n k"]:
+        """Theta in units of its training distribution: what the networks state."""
+        return (theta - self.task.theta_mean) / self.task.theta_std
 
     def init(self, key: Array) -> EstimatorState:
         """Untrained ensemble: it says the training prior."""
@@ -179,11 +197,12 @@ class EstimatorTraining:
         key_collect, key_train, key = jax.random.split(state.key, 3)
         ensemble = Ensemble(state.params, self.contract)
         data = self.collect(ensemble, key_collect, self.config.episodes)
+        rows = self.episode_rows(data)
 
         def step(carry, key):
             keys = jax.random.split(key, self.config.members)
-            members = jax.vmap(self._member_step, (0, 0, 0, None))
-            params, optimizer, loss = members(*carry, keys, data)
+            members = jax.vmap(self.member_step, (0, 0, 0, None, None))
+            params, optimizer, loss = members(*carry, keys, rows, data.theta)
             return (params, optimizer), loss
 
         keys = jax.random.split(key_train, self.config.steps)
@@ -204,18 +223,42 @@ class EstimatorTraining:
         source = PushSource(env, config.pushes)
         return source.collect(ensemble if test else None, config.disturbances, key, episodes)
 
-    def _member_step(self, params, optimizer, key, data: Episodes):
-        """One Adam step of one member on its own random windows."""
-        key_env, key_time = jax.random.split(key)
-        episodes, length = data.contact.shape
-        env = jax.random.randint(key_env, (self.config.batch,), 0, episodes)
-        t = jax.random.randint(key_time, (self.config.batch,), 0, length)
-        window = jax.vmap(lambda e, i: data.window(e, i, self.contract.history))(env, t)
-        rows = transitions(window, self.contract)
-        target = (data.theta[env] - self.task.theta_mean) / self.task.theta_std
+    def episode_rows(self, data: Episodes) -> Float[Array, "env t n"]:
+        """What the networks read of whole episodes, which every window of them shares.
+
+        The window at time t has rows t to t + history - 2: zeros precede an episode.
+        """
+        before = ((0, 0), (self.contract.history - 1, 0), (0, 0))
+        padded = Window(jnp.pad(data.features, before), jnp.pad(data.sent, before))
+        return transitions(padded, self.contract)
+
+    def member_step(self, params, optimizer, key, rows, theta):
+        """One Adam step of one member on its own random windows.
+
+        Args:
+          params, optimizer: of the member.
+          key: for the draw.
+          rows: ``episode_rows``.
+          theta: truth of the episodes, Float[env K].
+
+        Returns:
+          parameters, state of the optimiser, NLL before the step.
+        """
+        key_env, key_time, key_logged = jax.random.split(key, 3)
+        size, width = self.config.batch, self.contract.history - 1
+        episodes, length = rows.shape[0], rows.shape[1] - width + 1
+        env = jax.random.randint(key_env, (size,), 0, episodes)
+        t = jax.random.randint(key_time, (size,), 0, length)
+        drawn = rows[env[:, None], t[:, None] + jnp.arange(width)]
+        target = self.scaled(theta[env])
+        if self.logged is not None:
+            count = round(self.config.logged_share * size)
+            pick = jax.random.randint(key_logged, (count,), 0, len(self.logged[0]))
+            drawn = drawn.at[:count].set(self.logged[0][pick])
+            target = target.at[:count].set(self.logged[1][pick])
 
         def loss(params):
-            return gaussian_nll(*self.net.apply(params, rows), target)
+            return gaussian_nll(*self.net.apply(params, drawn), target)
 
         value, gradient = jax.value_and_grad(loss)(params)
         updates, optimizer = self.optimizer.update(gradient, optimizer)
