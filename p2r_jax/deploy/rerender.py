@@ -15,9 +15,9 @@ from jaxtyping import Float, UInt8
 from tqdm import tqdm
 
 from p2r_jax.deploy.record import Run, RunError, read_run
-from p2r_jax.deploy.record.film import write_mp4
 from p2r_jax.deploy.record.mcap import log_file
 from p2r_jax.files import new_folder
+from p2r_jax.film import write_mp4
 from p2r_jax.types import wrap_angle
 
 try:

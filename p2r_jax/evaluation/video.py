@@ -12,11 +12,9 @@ import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from fractions import Fraction
 from functools import cache
 from pathlib import Path
 
-import av
 import matplotlib as mpl
 import mujoco
 import numpy as np
@@ -27,6 +25,7 @@ from matplotlib.patches import Circle, PathPatch
 from PIL import Image, ImageDraw, ImageFont
 
 from p2r_jax.evaluation.figures import SWAP_XY, object_outline, pose_transform
+from p2r_jax.film import write_mp4
 from p2r_jax.sim.asset import Asset, prism
 from p2r_jax.sim.footprint import grown
 from p2r_jax.sim.mjcf import SceneOptions, push_spec
@@ -142,9 +141,7 @@ def render_video(
         else:
             spec = scene_spec(asset, motion, goal, pusher_radius_m, size)
             frames = _mujoco_frames(spec, scene_qpos(asset, film), size, name)
-        _encode(
-            path, (_annotate(f, text) for f, text in zip(frames, labels, strict=True)), fps, size
-        )
+        write_mp4(path, (_annotate(f, t) for f, t in zip(frames, labels, strict=True)), fps)
 
     try:
         film_with(used)
@@ -468,24 +465,3 @@ def _annotate(frame: UInt8[np.ndarray, "h w 3"], labels: _Labels) -> UInt8[np.nd
     clock = f"{labels.time_s:.0f} s   {labels.speed:g}x"
     draw.text((width - 14, height - 27), clock, ink, _font(15), anchor="ra")
     return np.asarray(image)
-
-
-def _encode(
-    path: Path, frames: Iterator[UInt8[np.ndarray, "h w 3"]], fps: int, size: tuple[int, int]
-) -> None:
-    """Write H.264; a film that breaks off leaves nothing behind."""
-    partial = path.with_name(path.name + ".partial")
-    try:
-        with av.open(
-            str(partial), "w", format="mp4", options={"movflags": "faststart"}
-        ) as container:
-            stream = container.add_stream("libx264", rate=Fraction(fps), options={"crf": "21"})
-            stream.width, stream.height = size
-            stream.pix_fmt = "yuv420p"
-            for frame in frames:
-                picture = av.VideoFrame.from_ndarray(frame, format="rgb24")
-                container.mux(stream.encode(picture))
-            container.mux(stream.encode())
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)

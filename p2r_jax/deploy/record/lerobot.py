@@ -26,9 +26,9 @@ from tqdm import tqdm
 
 from p2r_jax.deploy.protocols import EE_KEYS
 from p2r_jax.deploy.record.codec import RunError, to_json
-from p2r_jax.deploy.record.film import write_mp4
 from p2r_jax.deploy.record.mcap import Run
 from p2r_jax.files import new_folder, write_json
+from p2r_jax.film import write_mp4
 
 VERSION = "v3.0"
 FILES_PER_CHUNK = 1000
