@@ -125,15 +125,54 @@ def test_a_slow_tracker_and_an_old_picture_fail():
     assert items["tracker rate"].outcome == items["latency"].outcome == "fail"
 
 
-def test_a_robot_that_does_not_stop_fails():
-    class Runaway(SimRobot):
-        def stop(self):
-            pass
+class Runaway(SimRobot):
+    """Ignores the stop."""
 
-    robot = make_robot(Runaway)
-    _, items = checked(robot, SimTracker(robot), CheckConfig())
-    assert items["stopping"].outcome == "fail"
-    assert "unattended" in items["stopping"].advice
+    def stop(self):
+        pass
+
+
+class Forgetful(SimRobot):
+    """Stops, and goes on as soon as it is told to."""
+
+    def send_action(self, action):
+        self._stopped = None
+        return super().send_action(action)
+
+
+class Deaf(Runaway):
+    """Finishes its motion after the stop, and refuses the next."""
+
+    stops = 0
+
+    def stop(self):
+        self.stops += 1
+
+    def send_action(self, action):
+        if self.stops:
+            raise DeviceError("stopped")
+        return super().send_action(action)
+
+
+@pytest.mark.parametrize("name", ["push_tblock", "push_hammer"])  # periods of 1 and 0.1 s
+@pytest.mark.parametrize("kind", [Runaway, Forgetful, Deaf])
+def test_a_robot_that_does_not_stop_fails(kind, name):
+    task = load_task(name)
+    robot = make_robot(kind, task)
+    report = check(robot, SimTracker(robot), robot.clock, task)
+    item = report.items[[i.name for i in report.items].index("stopping")]
+    assert item.outcome == "fail"
+    assert "unattended" in item.advice
+    assert np.isfinite(list(item.measured.values())).all()
+
+
+def test_a_robot_that_stops_passes_at_a_short_control_period():
+    task = load_task("push_hammer")
+    robot = make_robot(task=task)
+    items = check(robot, SimTracker(robot), robot.clock, task).items
+    (item,) = (item for item in items if item.name == "stopping")
+    assert item.outcome == "pass"
+    assert item.measured["left_m"] < 5e-3  # the limit of a position
 
 
 def test_a_robot_in_millimetres_or_out_of_place_does_not_move():

@@ -15,6 +15,7 @@ from p2r_jax.deploy.record.pushes import (
     windows_of_run,
     write_pushes,
 )
+from p2r_jax.deploy.safety import CLIPS
 from p2r_jax.estimator.log_windows import windows_of
 from p2r_jax.estimator.smc import SmcConfig
 from p2r_jax.estimator.sysid import Sysid, SysidConfig
@@ -70,6 +71,49 @@ def test_a_step_without_a_pose_gives_no_window_and_starts_anew(run):
 def test_steps_missing_from_a_log_start_the_window_anew(run):
     windows = windows_of_run(without(run, range(30, 34)), TASK.history)
     np.testing.assert_array_equal(windows.age[28:33], [10, 10, 1, 2, 3])
+
+
+def marked(run: Run, causes: dict[int, tuple[str, ...]], **changes) -> Run:
+    """What safety said in some steps; ``changes`` are of the steps that it held."""
+    steps = (replace(s, safety=causes[s.step], **changes if causes[s.step][0] not in CLIPS else {})
+             if s.step in causes else s for s in run.steps)  # fmt: skip
+    return replace(run, steps=tuple(steps))
+
+
+def test_held_steps_are_in_no_window_and_a_jump_starts_anew(run):
+    causes = {15: ("workspace",), 20: ("stale",), 30: ("jump",)}
+    elsewhere = {"object_pose": (0.1, 0.1, 2.0), "sent_action": (0.0, 0.0)}
+    spoilt = marked(run, causes, **elsewhere)
+    windows, whole = windows_of_run(spoilt, TASK.history), windows_of_run(run, TASK.history)
+    assert (windows.skipped, windows.t.size) == (2, 98)
+    np.testing.assert_array_equal(windows.age[18:23], 10)
+    np.testing.assert_array_equal(windows.age[27:32], [10, 10, 1, 2, 3])
+    found, clean = (np.asarray(w.window.features) for w in (windows, whole))
+    np.testing.assert_array_equal(found[:20], clean[:20])
+    np.testing.assert_array_equal(found[20, :-1], clean[19, 1:])  # as if 20 had never been
+    actions = np.asarray(windows.window.actions)
+    np.testing.assert_allclose(actions[20, -1], run.steps[19].sent_action, atol=SAME)
+    np.testing.assert_array_equal(actions[29, -1], 0.0)  # nothing was sent before, as at a start
+    np.testing.assert_allclose(actions[30, -1], run.steps[31].sent_action, atol=SAME)
+
+
+def test_a_run_that_was_held_throughout_has_no_windows(run):
+    windows = windows_of_run(marked(run, dict.fromkeys(range(100), ("stale",))), TASK.history)
+    assert (windows.t.size, windows.skipped) == (0, 100)
+    assert windows.window.features.shape[1] == TASK.history
+
+
+def test_the_push_log_leaves_out_poses_that_were_held_and_parts_at_a_jump(run):
+    touching = np.flatnonzero(windows_of_run(run, 2).contact)
+    stale, jump = int(touching[3]), int(touching[8])
+    spoilt = marked(run, {stale: ("stale",), jump: ("jump",)}, object_pose=(0.1, 0.1, 2.0))
+    log, stamps = push_log(spoilt), run.column("pose_stamp_s")
+    for step in (stale, jump):
+        assert np.abs(log.t[log.observed] - stamps[step]).min() > SAME
+    assert np.isclose(log.t[log.observed], stamps[stale - 1], atol=SAME).any()
+    for push in log.pushes:
+        t = log.t[log.rows(push)]
+        assert t[-1] < stamps[jump] or t[0] >= stamps[jump] - SAME
 
 
 def test_the_push_log_holds_the_measurements_at_their_own_times(run):

@@ -161,6 +161,15 @@ def test_a_damaged_chunk_is_passed_over(tmp_path):
     assert list(run.steps) == steps[: hole + 1] + steps[numbers[hole + 1] :]
 
 
+def test_a_damaged_first_chunk_is_no_log_of_ours(tmp_path):
+    path = write(tmp_path / "run", [step(k) for k in range(60)])
+    data = bytearray(path.read_bytes())
+    data[chunk_ends(bytes(data))[0] - 100] ^= 0xFF  # the chunk with the header and the channels
+    path.write_bytes(data)
+    with pytest.raises(RunError, match="no log of p2r deploy"):
+        read_run(path)
+
+
 def test_damage_anywhere_is_survived(tmp_path):
     steps = [step(k) for k in range(60)]
     data = write(tmp_path / "run", steps).read_bytes()

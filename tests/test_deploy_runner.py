@@ -401,6 +401,56 @@ def test_ctrl_c_stops_the_robot_and_gives_the_handlers_back(signals):
     assert signal.getsignal(signal.SIGINT) is before
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("times", [1, 2])
+def test_the_first_signal_while_connecting_ends_the_wait_and_later_ones_do_not_disturb(
+    number, times
+):
+    class Travelling(FakeRobot):
+        def connect(self):
+            self.calls.append("connect")
+            try:
+                os.kill(os.getpid(), number)
+                self.calls.append("arrived")
+            except KeyboardInterrupt:
+                for _ in range(times - 1):
+                    os.kill(os.getpid(), number)
+                self.calls.append("halted")
+                raise
+
+    runner, parts = make(robot=Travelling())
+    result = runner.run()
+    assert result.cause == parts.writer.cause == "interrupted"
+    assert not result.planned
+    assert parts.robot.calls == ["connect", "halted", "stop", "disconnect"]
+
+
+def test_the_log_is_closed_before_tracker_and_view_and_without_their_troubles():
+    seen = []
+
+    class View:
+        stop_requested = False
+
+        def update(self, record):
+            pass
+
+        def close(self):
+            seen.append(parts.writer.cause)
+            raise OSError("page stuck")
+
+    def disconnect():
+        seen.append(parts.writer.cause)
+        raise DeviceError("camera stuck")
+
+    runner, parts = make(steps=2, view=View())
+    parts.tracker.disconnect = disconnect
+    result = runner.run()
+    assert seen == ["steps", "steps"]
+    assert parts.writer.cause == "steps"
+    assert result.cause == "steps; disconnecting: camera stuck; the live view: page stuck"
+    assert not result.planned
+
+
 def test_a_stop_request_from_the_view_ends_the_run():
     class View:
         stop_requested, closed, seen = False, False, 0

@@ -9,7 +9,7 @@ from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
 from p2r_jax.deploy.polygon import is_convex, nearest_inside, outside_m
-from p2r_jax.deploy.safety import SafetyConfig, Situation, check, limits_for
+from p2r_jax.deploy.safety import AHEAD_S, SafetyConfig, Situation, check, limits_for
 
 NAN, INF = math.nan, math.inf
 RECTANGLE = ((0.05, -0.45), (0.55, -0.45), (0.55, 0.45), (0.05, 0.45))
@@ -46,7 +46,8 @@ def plausible(draw):
     ee = (x + 0.3 * draw(near), y + 0.3 * draw(near))
     return FINE._replace(
         ee=ee, last_target=(x, y), action=(draw(numbers), draw(numbers)),
-        pose_stamp_s=10.0 - draw(st.floats(0, 0.3)), gap_s=draw(st.floats(0, 0.4)),
+        pose_stamp_s=10.0 - draw(st.floats(-0.1, 0.3)), pose=(0.3, 0.2, draw(st.floats(-7, 7))),
+        gap_s=draw(st.floats(0, 0.4)),
     )  # fmt: skip
 
 
@@ -82,7 +83,11 @@ def assert_safe(config: SafetyConfig, s: Situation):
         reach = max(limits.max_step_m, limits.max_tracking_m)
         off = max(outside_m(limits.workspace, s.ee), 0.0) * 2  # of a convex corner, at most
         assert math.dist((x, y), s.ee) <= reach + off + ROUNDING
-        assert s.now_s - s.pose_stamp_s <= limits.max_age_s
+        assert -AHEAD_S <= s.now_s - s.pose_stamp_s <= limits.max_age_s
+        if np.isfinite(s.last_pose).all():
+            here, there = (np.exp(1j * yaw) for yaw in (s.pose[2], s.last_pose[2]))
+            if abs(s.pose[2]) + abs(s.last_pose[2]) < 1e3:  # beyond, the angles are rounding
+                assert abs(np.angle(here / there)) <= limits.max_turn_rad + ROUNDING
 
 
 @settings(max_examples=400, deadline=None)
@@ -113,7 +118,10 @@ def test_a_fine_step_is_sent_as_it_is():
         ({"ee": (NAN, 0.0), "last_target": (NAN, 0.0)}, "not-finite", True),  # the first step
         ({"pose_stamp_s": 9.5}, "stale", False),
         ({"pose_stamp_s": 11.0}, "clock", False),
+        ({"pose_stamp_s": 10.03}, "clock", False),  # less than a period ahead
         ({"pose": (0.45, 0.2, 0.1)}, "jump", False),
+        ({"pose": (0.3, 0.2, 1.2)}, "jump", False),
+        ({"pose": (0.3, 0.2, 0.1 + math.pi)}, "jump", False),
         ({"gap_s": 0.4}, "gap", True),
         ({"ee": (0.45, 0.0)}, "tracking", True),
         ({"last_target": (0.6, 0.0), "ee": (0.6, 0.0)}, "outside", True),
@@ -143,6 +151,20 @@ def test_too_long_actions_are_clipped_or_stop_as_configured(config, change, caus
     assert verdict.stop == stops
     wanted = 0.03 * math.hypot(0.5, 0.5)
     assert math.dist(verdict.target, situation.ee) < wanted
+
+
+def test_a_turn_is_measured_the_short_way_round_and_its_limit_can_be_chosen():
+    over = FINE._replace(last_pose=(0.3, 0.2, 3.1), pose=(0.3, 0.2, -3.1))
+    assert check(LIMITS, over).causes == ()
+    strict = limits_for(SafetyConfig(max_turn_rad=0.05), RECTANGLE, PERIOD, SCALE)
+    assert check(strict, over).causes == ("jump",)
+
+
+def test_a_stamp_a_little_ahead_is_two_clocks_at_any_control_period():
+    for period_s in (PERIOD, 1.0):
+        limits = limits_for(SafetyConfig(), RECTANGLE, period_s, SCALE)
+        assert check(limits, FINE._replace(pose_stamp_s=10.015)).causes == ()
+        assert check(limits, FINE._replace(pose_stamp_s=10.3)).causes == ("clock",)
 
 
 def test_height_is_watched_only_where_asked_and_a_silent_robot_does_not_pass():

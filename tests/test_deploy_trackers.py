@@ -168,6 +168,18 @@ def test_mocap_says_what_is_missing(mocap, monkeypatch):
         make_tracker("mocap", TrackerConfig(), None, WallClock())
 
 
+def test_mocap_is_not_disturbed_by_a_library_that_prints(mocap, tmp_path):
+    file = tmp_path / "library" / "motioncapture.py"
+    chatty = "time.sleep(0.02); print('a frame'); __import__('os').write(1, b'connected\\n')"
+    file.write_text(FAKE_LIBRARY.replace("time.sleep(0.02)", chatty))
+    tracker = mocap([{"T": [0.3, 0.1, 0, *about_z(0.2)]}, {"T": [0.31, 0.1, 0, *about_z(0.2)]}])
+    tracker.connect()
+    assert wait_for(tracker, lambda pose: pose.x > 0.305).y == pytest.approx(0.1)
+    out = tracker._process.stdout
+    tracker.disconnect()
+    assert out.closed
+
+
 def test_mocap_without_the_library_names_the_extra(mocap, monkeypatch, tmp_path):
     (tmp_path / "library" / "motioncapture.py").write_text("raise ImportError('none')")
     with pytest.raises(DeviceError, match=r"p2r_jax\[hardware\]"):

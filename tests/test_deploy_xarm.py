@@ -1,16 +1,25 @@
 """The xArm adapter against a fake of its SDK: units, modes, order of calls, limits, losses."""
 
 import inspect
+import os
+import signal
 import sys
 import time
 from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
+from p2r_jax.deploy import command
+from p2r_jax.deploy.command import DeployConfig
 from p2r_jax.deploy.protocols import DeviceError, Robot
 from p2r_jax.deploy.robots import RobotConfig, make_robot
-from p2r_jax.deploy.robots.xarm import XArmConfig, XArmRobot
+from p2r_jax.deploy.robots.kinematics import XARM6, tip_position
+from p2r_jax.deploy.robots.xarm import XArmRobot
+from p2r_jax.deploy.robots.xarm_config import XArmConfig
+from p2r_jax.deploy.runner import Interruptions
 from p2r_jax.tasks import load_task
 
 TASK = load_task("push_tblock")
@@ -28,7 +37,8 @@ class FakeXArmAPI:
         self.connected, self.axis = False, 6
         self.mode, self.state, self.enabled, self.error_code = 0, 4, False, 0
         self.pose = [250.0, -30.0, 60.0, np.pi, 0.0, 0.0]
-        self.box = None
+        self.box, self.deaf = None, False
+        self.joints = [0.3, *XARM6.rest[1:], 0.0]
 
     def connect(self):
         self.connected = True
@@ -56,7 +66,8 @@ class FakeXArmAPI:
         return self._note("set_mode", mode)
 
     def set_state(self, state=0):
-        self.state = 4 if state == 4 else 2
+        if not self.deaf:  # the SDK answers 0 to several refusals
+            self.state = 4 if state == 4 else 2
         return self._note("set_state", state)
 
     def get_state(self):
@@ -85,6 +96,10 @@ class FakeXArmAPI:
     def get_position(self, is_radian=None):
         assert is_radian, "degrees"
         return self.answers.get("get_position", 0), list(self.pose)
+
+    def get_servo_angle(self, servo_id=None, is_radian=None, is_real=False):
+        assert is_radian, "degrees"
+        return self.answers.get("get_servo_angle", 0), list(self.joints)
 
     def set_position(self, **kwargs):
         if self.mode != 0 or self.state not in (1, 2) or not self.enabled:
@@ -163,6 +178,7 @@ def test_every_call_fits_the_signatures_of_the_real_sdk(arm):
         inspect.signature(getattr(sdk, name)).bind(None, *args, **kwargs)
     inspect.signature(sdk).bind(CONFIG.ip, is_radian=True, do_not_open=True)
     inspect.signature(sdk.get_position).bind(None, is_radian=True)
+    inspect.signature(sdk.get_servo_angle).bind(None, is_radian=True)
     for name in ("get_state", "get_err_warn_code", "clean_error", "clean_warn", "connect"):
         inspect.signature(getattr(sdk, name)).bind(None)
     for name in ("connected", "axis", "mode", "error_code"):
@@ -335,8 +351,175 @@ def test_without_travel_the_tip_must_already_be_low(arm):
     config = replace(CONFIG, go_to_start=False)
     with pytest.raises(DeviceError, match=r"60\.0 mm high, 20\.0 mm are meant"):
         arm(config)
-    _, api = arm(config, prepare=lambda a: setattr(a, "pose", [300.0, 0, 21, np.pi, 0, 0]))
+    _, api = arm(config, prepare=lambda a: setattr(a, "pose", [300.0, 0, 20.5, -np.pi, 0, 0]))
     assert "set_position" not in api.names()
+
+
+@pytest.mark.parametrize("turned", [(0.0, 0.0, 0.5), (-0.04, 0.0, 0.0), (0.0, 0.04, 0.0)])
+def test_without_travel_the_tool_must_already_point_straight_down(arm, turned):
+    apis = []
+
+    def prepare(api):
+        apis.append(api)
+        api.pose = [300.0, 0, 20, np.pi + turned[0], *turned[1:]]
+
+    with pytest.raises(DeviceError, match=r"are meant, to 2; turn the tool.*go-to-start"):
+        arm(replace(CONFIG, go_to_start=False), prepare=prepare)
+    assert "set_servo_cartesian" not in apis[0].names()
+
+
+def test_a_still_arm_is_only_looked_at(arm):
+    robot, api = arm(replace(CONFIG, still=True, clear_errors=True))
+    seen = robot.get_observation()
+    tip = tip_position(XARM6, np.array(api.joints[:6]))
+    np.testing.assert_allclose([seen["ee.x"], seen["ee.y"], seen["ee.z"]], tip)
+    with pytest.raises(DeviceError, match="a dry run: the arm is not enabled"):
+        send(robot, 0.31, 0.0)
+    robot.stop()
+    robot.disconnect()
+    assert api.names() == ["disconnect"]
+    with pytest.raises(DeviceError, match="controller error 19"):
+        arm(
+            replace(CONFIG, still=True, clear_errors=True),
+            prepare=lambda api: setattr(api, "error_code", 19),
+        )
+
+
+def test_a_still_arm_whose_joints_cannot_be_read_is_a_failed_device(arm):
+    with pytest.raises(DeviceError, match=r"no joint angles \(3 \(no answer in time\)\)"):
+        arm(replace(CONFIG, still=True), prepare=lambda a: a.answers.update(get_servo_angle=3))
+
+
+@pytest.mark.parametrize("dry_run", [True, False])
+def test_a_dry_run_on_the_command_line_commands_no_motion(tmp_path, monkeypatch, dry_run):
+    robots = RobotConfig(xarm=CONFIG)
+    config = DeployConfig(Path("b"), tmp_path, "xarm", dry_run=dry_run, robots=robots)
+    monkeypatch.setattr(command, "make_tracker", lambda *_: None)
+    robot, _, _ = command.make_devices(config, SimpleNamespace(task=TASK))
+    apis = []
+    robot._make_api = lambda *args, **kwargs: apis.append(FakeXArmAPI(*args, **kwargs)) or apis[-1]
+    robot.connect()
+    robot.get_observation()
+    time.sleep(0.05)
+    robot.stop()
+    robot.disconnect()
+    motion = {"motion_enable", "set_mode", "set_state", "set_position", "set_servo_cartesian"}
+    assert set(apis[0].names()) & motion == (set() if dry_run else motion)
+
+
+def stalled(robot):
+    """End the thread of the stream; its points are sent by hand then."""
+    robot._closing.set()
+    robot._thread.join()
+    robot._closing.clear()
+    return robot
+
+
+def test_a_stall_past_the_ramps_end_stops_instead_of_jumping(arm):
+    robot, api = arm(replace(CONFIG, watchdog_s=0.3))
+    stalled(robot)
+    send(robot, 0.32, 0.0)
+    late = robot.clock.now() + 1.5
+    robot._alive_s = late  # the loop is well
+    robot.stream_once(late)
+    assert api.state == 4
+    assert api.pose[0] == pytest.approx(300)
+    with pytest.raises(DeviceError, match=r"stream of points held up for more than 0\.3 s"):
+        send(robot, 0.32, 0.0)
+
+
+def test_targets_sent_during_a_stall_do_not_hide_it(arm):
+    robot, api = arm(replace(CONFIG, watchdog_s=0.3))
+    stalled(robot)
+    begun = robot.clock.now()
+    for number in range(5):
+        robot.clock.now = lambda number=number: begun + 0.1 * number
+        send(robot, 0.31 + 0.01 * number, 0.0)
+    robot.stream_once(begun + 0.41)
+    assert api.state == 4
+    assert api.pose[0] == pytest.approx(300)
+
+
+def test_after_a_short_stall_the_stream_catches_up_within_the_speed_limit(arm):
+    robot, api = arm(replace(CONFIG, max_speed_m_s=0.25))
+    stalled(robot)
+    send(robot, 0.32, 0.0)
+    begun, seen = robot._ramp[2], [300.0]
+    for time_s in [0.01, 0.02, *np.arange(0.25, 0.4, 0.01)]:
+        robot._alive_s = begun + time_s
+        robot.stream_once(begun + time_s)
+        seen.append(api.pose[0])
+    assert max(np.diff(seen)) <= 1e3 * 0.25 * 0.02 + 1e-6
+    assert seen[-1] == pytest.approx(320)
+    assert api.state == 2
+
+
+def test_a_rest_in_which_nothing_was_streamed_is_no_stall(arm):
+    robot, api = arm()
+    stalled(robot)
+    later = robot.clock.now() + 3.0
+    robot.clock.now = lambda: later
+    send(robot, 0.31, 0.0)
+    robot.stream_once(later + 0.01)
+    assert api.state == 2
+    assert api.pose[0] == pytest.approx(301)
+
+
+def test_a_stop_that_the_arm_does_not_carry_out_is_an_error(arm):
+    robot, api = arm()
+    api.deaf = True
+    with pytest.raises(DeviceError, match=r"told to stop, but its state is 2.*emergency stop"):
+        robot.stop()
+    with pytest.raises(DeviceError, match="told to stop"):
+        robot.disconnect()
+    assert not api.connected
+    assert not robot.is_connected
+
+
+def test_a_start_that_fails_and_cannot_be_stopped_says_both(arm):
+    def prepare(api):
+        api.answers["set_position"] = 9
+        api.set_state = lambda state=0: 3 if state == 4 else FakeXArmAPI.set_state(api, state)
+
+    with pytest.raises(DeviceError, match=r"set_position answered 9.*and then: .*set_state answ"):
+        arm(prepare=prepare)
+
+
+def test_a_watchdog_stop_that_fails_reaches_the_loop(arm):
+    robot, api = arm(replace(CONFIG, watchdog_s=0.2), task=TASK)
+    api.deaf = True
+    send(robot, 0.33, 0.0)
+    eventually(lambda: not robot._thread.is_alive())
+    with pytest.raises(DeviceError, match=r"no sign of life for 0\.2 s, and then: .*state is 2"):
+        robot.get_observation()
+    api.deaf = False
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_during_the_travel_stops_the_arm(number):
+    apis = []
+
+    class Travelling(FakeXArmAPI):
+        def set_position(self, **kwargs):
+            self._note("set_position", **kwargs)
+            os.kill(os.getpid(), number)
+            for _ in range(100):  # blocks, as wait=True does
+                time.sleep(0.01)
+            return 0
+
+    def make(*args, **kwargs):
+        apis.append(Travelling(*args, **kwargs))
+        return apis[-1]
+
+    robot = XArmRobot(CONFIG, TASK, make)
+    interruptions = Interruptions()
+    with interruptions:
+        interruptions.connecting = True
+        with pytest.raises(KeyboardInterrupt):
+            robot.connect()
+    assert apis[0].names().count("set_position") == 1
+    assert apis[0].names()[-2:] == ["set_state", "disconnect"]
+    assert apis[0].state == 4
 
 
 def test_needs_an_address_and_says_how_to_install_the_sdk(monkeypatch):

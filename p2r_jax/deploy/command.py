@@ -45,7 +45,7 @@ class DeployConfig:
       goal: x, y (m) and yaw (rad) of the object; None: the bundle's.
       steps: at most; None: an episode of the task.
       success_hold_s: end when the object was at the goal for so long; None: do not.
-      dry_run: everything but motion.
+      dry_run: everything but motion: a real arm is not even enabled, only read.
       check: test connection, frames, latency and rates instead of running.
       live: serve a page with the table from above and a stop button.
       live_port: of that page; 0: any free one.
@@ -110,7 +110,7 @@ def check_devices(config: DeployConfig) -> CheckReport:
 
 def make_devices(config: DeployConfig, bundle: RobotBundle) -> tuple[Robot, Tracker, Clock]:
     """The robot, the tracker beside it, and the clock of both; nothing is connected."""
-    robot = make_robot(config.robot, config.robots, bundle.task)
+    robot = make_robot(config.robot, config.robots, bundle.task, still=config.dry_run)
     clock = getattr(robot, "clock", None) or WallClock()
     return robot, make_tracker(config.tracker, config.trackers, robot, clock), clock
 

@@ -2,8 +2,8 @@
 
 ``faulted_episode`` runs the real loop on the simulated robot while poses are dropped,
 delayed, duplicated, NaN or elsewhere, while the robot lies or fails, and while the process
-stalls or is interrupted. ``Watcher`` sits next to the robot and judges every command by
-its own arithmetic; it shares no code with ``safety``.
+stalls or is interrupted. ``Watcher`` sits next to the robot and judges every command, and
+the pose that it was given on, by its own arithmetic; it shares no code with ``safety``.
 """
 
 import math
@@ -30,6 +30,8 @@ RARE = (  # they end a run
     "lost", "stall", "ee-teleport", "observe-error", "send-error", "stop-error", "sigint",
 )  # fmt: skip
 ROUNDING_M = 1e-9
+OLD_S, AHEAD_S = 0.25, 0.02  # of a pose that somebody may act on
+TURN_RAD = 1.0  # of the object between two poses
 AT_REST_M = 2e-3  # tip motion that a stopped servo may still show
 
 
@@ -51,10 +53,11 @@ class Chance:
 
 
 class FaultyTracker:
-    """A tracker whose poses cannot be relied on."""
+    """A tracker whose poses cannot be relied on; ``given`` is what it answered so far."""
 
     def __init__(self, tracker: Tracker, robot: SimRobot, rng: np.random.Generator):
         self.name, self._tracker, self._robot = tracker.name, tracker, robot
+        self.given: list[TrackedPose | None] = []
         self.chance = Chance(rng, TRACKER_FAULTS)
         self._past: list[TrackedPose] = []
 
@@ -64,6 +67,10 @@ class FaultyTracker:
 
     def get_pose(self) -> TrackedPose | None:
         """A pose, or what came of it."""
+        self.given.append(self._look())
+        return self.given[-1]
+
+    def _look(self) -> TrackedPose | None:
         chance, rng = self.chance, self.chance.rng
         if chance.of("lost"):
             raise DeviceError("tracker: connection lost")
@@ -145,14 +152,20 @@ class FaultyRobot:
 class Watcher:
     """Stands between the loop and the robot and notes every command that must not be.
 
+    A new target must rest on a pose that can be: a number, seen just now, near the one
+    before. The same target again is a hold; so may be the first one, which is not judged
+    in this way.
+
     Attributes:
       unsafe: what was wrong, one line each.
       commands: how many there were.
       stopped: ``stop`` was called after the last command.
     """
 
-    def __init__(self, robot: SimRobot, task: Task):
+    def __init__(self, robot: SimRobot, task: Task, given: list[TrackedPose | None] | None = None):
+        """Watch commands; with ``given``, a tracker's growing list, also what they rest on."""
         self.name, self._robot, self._task = robot.name, robot, task
+        self._given = given
         self.unsafe: list[str] = []
         self.commands, self.stopped = 0, False
         self._before = np.array(task.layout.ee_start_xy)
@@ -182,10 +195,32 @@ class Watcher:
             self.unsafe.append(f"target {target} is outside the workspace")
         elif (leap := np.linalg.norm(target - self._before)) > 2.5 * 2**0.5 * scale_m + ROUNDING_M:
             self.unsafe.append(f"target {target} is {leap:.4f} m from the one before")
+        if self._given and self.commands > 1 and np.any(target != self._before):
+            self.unsafe += [f"command {self.commands} rests on {w}" for w in self._wrong_poses()]
         if self.stopped:
             self.unsafe.append("a command after the stop")
         self._before = target
         return self._robot.send_action(action)
+
+    def _wrong_poses(self) -> list[str]:
+        """What is wrong with the newest pose, in words."""
+        pose, now = self._given[-1], self._robot.clock.now()
+        if pose is None or not np.all(np.isfinite(pose)):
+            return ["a pose that is no number"]
+        wrong = []
+        if now - pose.stamp_s > OLD_S + ROUNDING_M:
+            wrong.append(f"a stale pose, {now - pose.stamp_s:.2f} s old")
+        if pose.stamp_s - now > AHEAD_S + ROUNDING_M:
+            wrong.append(f"a pose from the future, {pose.stamp_s - now:.2f} s ahead")
+        before = [p for p in self._given[:-1] if p is not None and np.all(np.isfinite(p[:3]))]
+        if before:
+            way = float(np.hypot(pose.x - before[-1].x, pose.y - before[-1].y))
+            turn = abs(float(np.angle(np.exp(1j * (pose.yaw - before[-1].yaw)))))
+            if way > 1.5 * 2**0.5 * self._task.action_scale_m + 0.01 + ROUNDING_M:
+                wrong.append(f"a jump of the object by {way:.3f} m")
+            if turn > TURN_RAD + ROUNDING_M:
+                wrong.append(f"a jump of the object by {turn:.2f} rad")
+        return wrong
 
     def stop(self) -> None:
         """As the robot."""
@@ -236,9 +271,9 @@ def faulted_episode(
     """One run with the faults of a seed, in simulated time; the log goes to ``folder``."""
     rng = np.random.default_rng([7, seed])
     robot = SimRobot.from_config(SimRobotConfig(seed=seed), task)
-    watcher = Watcher(robot, task)
-    faulty = FaultyRobot(watcher, rng)
     tracker = FaultyTracker(SimTracker(robot), robot, rng)
+    watcher = Watcher(robot, task, tracker.given)
+    faulty = FaultyRobot(watcher, rng)
     limits = limits_of(config, controller.bundle)
     header = header_of(config, controller, limits, (faulty.name, tracker.name), robot.clock)
     controller.forget()

@@ -1,17 +1,20 @@
 """Small slow motions around where the tip stands, and what robot and tracker see of them."""
 
+import contextlib
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float
 
-from p2r_jax.deploy.protocols import EE_KEYS, Clock, Robot, TrackedPose, Tracker
+from p2r_jax.deploy.protocols import EE_KEYS, Clock, DeviceError, Robot, TrackedPose, Tracker
 
 SETTLE_S = 0.6  # after a motion, until the tip stands
 LOOKS = 5  # that a position at rest is the mean of
 LOOK_S = 0.02  # between looks
 REST_S = 0.25  # at both ends of a track, when nothing moves
 WATCH_S = 0.01  # between looks at something that moves
+INSIST = 3  # actions after a stop, at least
 
 
 @dataclass
@@ -53,6 +56,32 @@ class Track:
             return float("nan")
         slope, offset = np.polyfit(t[middle], share[middle], 1)
         return float((0.5 - offset) / slope)
+
+
+class StoppedMotion(NamedTuple):
+    """A motion that was stopped half way; Float[2] each, m.
+
+    Attributes:
+      target: where the tip was going; ``asked`` where it was told to go after the stop.
+      stopped, rested: the tip just after the stop, and a while later.
+      insisted: the tip after it was told to go on.
+    """
+
+    target: np.ndarray
+    asked: np.ndarray
+    stopped: np.ndarray
+    rested: np.ndarray
+    insisted: np.ndarray
+
+    @property
+    def drifted(self) -> tuple[float, float]:
+        """How far the tip went after the stop, and how far it was from there to the target, m."""
+        return _apart(self.rested, self.stopped), _apart(self.target, self.stopped)
+
+    @property
+    def obeyed(self) -> tuple[float, float]:
+        """How far the tip went when told to go on, and how far it was told to go, m."""
+        return _apart(self.insisted, self.rested), _apart(self.asked, self.rested)
 
 
 class Jog:
@@ -108,15 +137,26 @@ class Jog:
         self._sleep(SETTLE_S)
         return track, begun + taken / 2
 
-    def stop_on_the_way(self, length_m: float) -> tuple[np.ndarray, np.ndarray]:
-        """Begin to move and stop: the tip just after stopping, and a while later."""
+    def stop_on_the_way(self, length_m: float) -> StoppedMotion:
+        """Begin to move, stop, and then ask for the rest of the way, which must be refused."""
         start = self.tip()
-        self._send(start + np.array([min(length_m, self._step_m), 0.0]))
+        step = np.array([min(length_m, self._step_m), 0.0])
+        self._send(start + step)
         self._sleep(self._period_s / 2)
         self._robot.stop()
         stopped = self._at_rest()[0]
         self._sleep(SETTLE_S)
-        return stopped, self._at_rest()[0]
+        rested = self._at_rest()[0]
+        whole, count = np.array([length_m, 0.0]), max(INSIST, int(length_m / step[0]))
+        for share in np.arange(1, count + 1) / count:
+            self._insist(start + share * whole)
+        return StoppedMotion(start + step, start + whole, stopped, rested, self.tip())
+
+    def _insist(self, target: Float[np.ndarray, " 2"]) -> None:
+        """Send an action that may be refused, and wait for a period."""
+        with contextlib.suppress(DeviceError):
+            self._send(target)
+        self._sleep(self._period_s)
 
     def _go(self, target: Float[np.ndarray, " 2"], track: Track | None = None) -> np.ndarray:
         """To ``target`` in equal actions; returns where the last one was sent."""
@@ -153,3 +193,7 @@ class Jog:
 
     def _sleep(self, duration_s: float) -> None:
         self._clock.sleep_until(self._clock.now() + duration_s)
+
+
+def _apart(a: Float[np.ndarray, " 2"], b: Float[np.ndarray, " 2"]) -> float:
+    return float(np.linalg.norm(a - b))

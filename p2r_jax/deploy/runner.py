@@ -1,7 +1,7 @@
 """The loop itself: observe, propose, check, act, log; and the one way it ends.
 
 Whatever happens (the last step, success, a stop request, SIGINT, a lost device, a bug),
-the robot is stopped first, then the log is closed with the cause.
+the robot is stopped first, then the log is closed with the cause, then the rest is closed.
 """
 
 import itertools
@@ -54,7 +54,7 @@ class RunResult:
     """How a run ended.
 
     Attributes:
-      cause: as in the log.
+      cause: as in the log, and what went wrong after it was closed.
       planned: whether it ended as it was meant to: steps, success, or a request to stop.
       success: the object was at the goal in the last step.
       timing: how the pace was kept.
@@ -87,13 +87,14 @@ class View(Protocol):
 class Interruptions:
     """While entered, SIGINT and SIGTERM ask the loop to end.
 
-    A second SIGINT raises KeyboardInterrupt, for a device that hangs; not any more once
-    the run is ``ending``, when the robot is being stopped. Does nothing in other threads
-    than the main one.
+    A second SIGINT raises KeyboardInterrupt, for a device that hangs; while ``connecting``,
+    when an arm may travel for a minute, the first one of either does. Not any more once the
+    run is ``ending``, when the robot is being stopped. Does nothing in other threads than
+    the main one.
     """
 
     def __init__(self):
-        self.asked = self.ending = False
+        self.asked = self.connecting = self.ending = False
         self._before: dict[int, object] = {}
 
     def __enter__(self) -> "Interruptions":
@@ -108,7 +109,12 @@ class Interruptions:
 
     def _handle(self, number, frame):
         again, self.asked = self.asked, True
-        if again and not self.ending and number == signal.SIGINT:
+        if self.ending:
+            return
+        if self.connecting:
+            self.ending = True  # nothing interrupts the robot's own stop in ``connect``
+            raise KeyboardInterrupt
+        if again and number == signal.SIGINT:
             raise KeyboardInterrupt
 
 
@@ -159,8 +165,7 @@ class Runner:
         error: BaseException | None = None
         with self._interruptions:
             try:
-                self.tracker.connect()
-                self.robot.connect()
+                self._connect()
                 self._last_target = self._resting_tip()
                 with undisturbed():
                     cause, planned = self._loop()
@@ -168,20 +173,27 @@ class Runner:
                 error, planned, cause = raised, False, _cause_of(raised)
             finally:
                 self._interruptions.ending = True
-                troubles = self._end()
+                troubles = self._end_robot()
             cause = "; ".join((cause, *troubles))
             try:
-                self.writer.close(cause)
+                self.writer.close(cause)  # now: a tracker that hangs must not cost the cause
             except Exception as raised:
                 error, cause = error or raised, f"{cause}; the log: {raised}"
+            later = self._end_others()
         return RunResult(
-            cause=cause,
-            planned=planned and not troubles and error is None,
+            cause="; ".join((cause, *later)),
+            planned=planned and not troubles and not later and error is None,
             success=self._success_since is not None,
             timing=self.pacer.report(),
             error=error,
             safety=self._stopped_by,
         )
+
+    def _connect(self) -> None:
+        self._interruptions.connecting = True
+        self.tracker.connect()
+        self.robot.connect()
+        self._interruptions.connecting = False
 
     def _loop(self) -> tuple[str, bool]:
         """Cause of the end, and whether it was planned."""
@@ -252,7 +264,7 @@ class Runner:
     def _act(self, verdict: Verdict, decision: Decision, ee) -> tuple[tuple[float, float], ...]:
         """Safe action, action that was really sent, and its target; commits the step."""
         if verdict.stop:
-            _attempt(self.robot.stop, "")  # at once; ``_end`` makes sure of it
+            _attempt(self.robot.stop, "")  # at once; ``_end_robot`` makes sure of it
             return UNKNOWN, UNKNOWN, UNKNOWN
         safe = self._as_action(verdict.target, ee, decision.action)
         if self.options.dry_run:
@@ -282,7 +294,9 @@ class Runner:
         return tuple((t - e) / spec.action_scale_m for t, e in zip(target, ee, strict=True))
 
     def _remember(self, begin: float, seen: TrackedPose, verdict: Verdict, target) -> None:
-        self._last_begin, self._last_pose, self._last_target = begin, seen[:3], target
+        self._last_begin, self._last_target = begin, target
+        if all(map(math.isfinite, seen[:3])):  # a jump may hide behind poses that are no numbers
+            self._last_pose = seen[:3]
         if not verdict.held:
             self._holding_since = None
         elif self._holding_since is None:
@@ -341,11 +355,14 @@ class Runner:
     def _request(self) -> str:
         return "interrupted" if self._interruptions.asked else "stop requested"
 
-    def _end(self) -> list[str]:
-        """Stop the robot, then disconnect everything; returns what went wrong doing so."""
-        troubles = [self._stop_robot()]
-        for what in (self.robot.disconnect, self.tracker.disconnect):
-            troubles.append(_attempt(what, "disconnecting"))
+    def _end_robot(self) -> list[str]:
+        """Stop the robot and disconnect it; returns what went wrong doing so."""
+        troubles = (self._stop_robot(), _attempt(self.robot.disconnect, "disconnecting"))
+        return [trouble for trouble in troubles if trouble]
+
+    def _end_others(self) -> list[str]:
+        """Close the tracker and the view; their troubles are told, but not in the log."""
+        troubles = [_attempt(self.tracker.disconnect, "disconnecting")]
         if self.view:
             troubles.append(_attempt(self.view.close, "the live view"))
         return [trouble for trouble in troubles if trouble]

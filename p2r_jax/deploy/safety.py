@@ -25,11 +25,13 @@ MEANING: dict[str, str] = {  # for whoever stands beside the robot
     "not-finite": "there was no pose yet, or a measurement or the action was no number",
     "stale": "the tracker's newest pose is older than --safety.max-age-s",
     "clock": "a pose is stamped in the future: tracker and loop disagree about the time",
-    "jump": "the object moved further between two steps than --safety.max-jump-m",
+    "jump": "the object moved or turned further between two steps than --safety.max-jump-m "
+    "or --safety.max-turn-rad",
     "gap": "the loop was held up for longer than --safety.max-gap-s",
     "height": "the tip is below --safety.min-height-m, or the robot reports no ee.z",
     "tracking": "the tip is further from its last target than --safety.max-tracking-m",
-    "outside": "the tip is outside the workspace: jog it back, or give --safety.workspace",
+    "outside": "the last target (at first: the tip) is outside the workspace: jog it back, or "
+    "give --safety.workspace",
     "held-too-long": "what made it hold went on for longer than --safety.max-hold-s",
     "step": "an action was longer than --safety.max-step-m",
     "speed": "an action was faster than --safety.max-speed-m-s",
@@ -37,6 +39,7 @@ MEANING: dict[str, str] = {  # for whoever stands beside the robot
 }
 CLIPS = ("step", "speed", "workspace")  # the other causes hold
 INSIDE_M = 1e-9  # what counts as inside: rounding of the projection
+AHEAD_S = 0.02  # how far ahead of the clock a stamp may be: what two clocks disagree by
 
 
 @dataclass(frozen=True)
@@ -53,6 +56,7 @@ class SafetyConfig:
         the longest action, plus 1 cm.
       max_jump_m: distance of the object's pose from the one seen before; None: as
         ``max_tracking_m``.
+      max_turn_rad: change of the object's yaw from the one seen before.
       min_height_m: of the tip (``ee.z``); None: not watched.
       max_age_s: of a pose.
       max_gap_s: since the step before began, beyond the control period.
@@ -65,6 +69,7 @@ class SafetyConfig:
     max_speed_m_s: float | None = None
     max_tracking_m: float | None = None
     max_jump_m: float | None = None
+    max_turn_rad: float = 1.0
     min_height_m: float | None = None
     max_age_s: float = 0.25
     max_gap_s: float = 0.25
@@ -88,6 +93,7 @@ class Limits:
     max_speed_m_s: float
     max_tracking_m: float
     max_jump_m: float
+    max_turn_rad: float
     min_height_m: float | None
     max_age_s: float
     max_gap_s: float
@@ -168,8 +174,8 @@ def _hold_causes(limits: Limits, s: Situation) -> tuple[str, ...]:
     kept = {  # written so that NaN keeps nothing, or is named by "not-finite" alone
         "not-finite": _finite(known),
         "stale": not seen or age <= limits.max_age_s,
-        "clock": not seen or age >= -limits.period_s,
-        "jump": not again or math.dist(s.pose[:2], s.last_pose[:2]) <= limits.max_jump_m,
+        "clock": not seen or age >= -AHEAD_S,
+        "jump": not again or _is_near(limits, s.pose, s.last_pose),
         "gap": 0 <= s.gap_s <= limits.period_s + limits.max_gap_s,
         "height": low is None or s.height_m >= low,
         "tracking": not felt or math.dist(s.ee, s.last_target) <= limits.max_tracking_m,
@@ -178,6 +184,12 @@ def _hold_causes(limits: Limits, s: Situation) -> tuple[str, ...]:
     causes = tuple(cause for cause, is_kept in kept.items() if not is_kept)
     too_long = bool(causes) and not s.held_s <= limits.max_hold_s
     return (*causes, "held-too-long") if too_long else causes
+
+
+def _is_near(limits: Limits, pose: tuple[float, ...], last: tuple[float, ...]) -> bool:
+    """Whether an object can have gone from one pose to the other within a step."""
+    turned = (pose[2] - last[2] + math.pi) % (2 * math.pi) - math.pi
+    return math.dist(pose[:2], last[:2]) <= limits.max_jump_m and abs(turned) <= limits.max_turn_rad
 
 
 def _clipped(limits: Limits, s: Situation) -> tuple[Point, tuple[str, ...]]:
@@ -214,6 +226,7 @@ def limits_for(
         max_speed_m_s=_chosen(config.max_speed_m_s, 2.5 * longest / period_s),
         max_tracking_m=_chosen(config.max_tracking_m, lag),
         max_jump_m=_chosen(config.max_jump_m, lag),
+        max_turn_rad=config.max_turn_rad,
         min_height_m=config.min_height_m,
         max_age_s=config.max_age_s,
         max_gap_s=config.max_gap_s,

@@ -240,8 +240,8 @@ def _messages(data: bytes) -> Iterator[tuple[str, bytes]]:
         for record in _records_in(chunk):
             if isinstance(record, records.Channel):
                 topics[record.id] = record.topic
-            elif isinstance(record, records.Message):
-                yield topics[record.channel_id], record.data
+            elif isinstance(record, records.Message) and record.channel_id in topics:
+                yield topics[record.channel_id], record.data  # else its channel's chunk is damaged
 
 
 def _chunks(data: bytes) -> Iterator[bytes]:

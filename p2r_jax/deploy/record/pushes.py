@@ -6,6 +6,8 @@ the robot was told; the object stands in rows of its own at the times the tracke
 
 ``windows_of_run`` gives what the estimator was asked during the run, row by row: the
 measurements and the actions that were really sent, without interpolation.
+
+A step that safety held is in neither: the loop put its measurement aside, and so do they.
 """
 
 from pathlib import Path
@@ -16,6 +18,7 @@ from jaxtyping import Bool, Float, Int
 
 from p2r_jax.deploy.record.codec import RunError
 from p2r_jax.deploy.record.mcap import Run, log_file, read_run
+from p2r_jax.deploy.safety import CLIPS
 from p2r_jax.estimator.log_windows import TOUCH_M, LogWindows
 from p2r_jax.pushlog import PushLog, split_by_contact, tool_gap, write_log
 from p2r_jax.pushlog.log import MAX_GAP_S
@@ -74,20 +77,23 @@ def write_pushes(path: Path, out: Path | None = None) -> Path:
 def windows_of_run(run: Run, history: int, asset: Asset | None = None) -> LogWindows:
     """What the estimator was asked at every step; see ``log_windows.windows_of``.
 
-    Where the object was not known, or steps are missing, the window starts anew.
+    The loop's memory passes over a step that was held, and is emptied by a "jump". Where
+    steps are missing, or one that was not held has no pose, the window starts anew too.
 
     Args:
       run: any run.
       history: length of a window, H.
       asset: for the contact; by default the one that the header names, or the task's.
     """
-    asset = asset or asset_of(run)
-    pose, tip, t = run.column("object_pose"), run.column("ee_xy"), run.column("stamp_s")
+    asset, held = asset or asset_of(run), held_steps(run)
+    forgotten = np.cumsum(_jumps(run))[~held]  # how often, before a step
+    stretch = np.cumsum(_starts_late(run))[~held] + forgotten
+    names = ("object_pose", "ee_xy", "stamp_s", "sent_action")
+    pose, tip, t, sent = (run.column(name)[~held] for name in names)
     seen = np.isfinite(pose).all(1) & np.isfinite(tip).all(1)
-    fresh = np.diff(t, prepend=t[0]) > LOST_PERIODS * run.header.control_period_s
-    age = _ages(seen, fresh, history)
-    before = np.roll(run.column("sent_action"), 1, axis=0)
-    before[0] = 0.0
+    age = _ages(seen, np.diff(stretch, prepend=stretch[:1]) > 0, history)
+    before = np.roll(sent, 1, axis=0)
+    before[np.diff(forgotten, prepend=-1) > 0] = 0.0
     rows = np.hstack([_features(run, pose, tip, before), before])  # (n, F + 2)
     back = np.arange(history)[::-1]
     stacked = rows[np.maximum(np.arange(len(t))[seen, None] - back, 0)]  # (n, H, F + 2)
@@ -96,8 +102,13 @@ def windows_of_run(run: Run, history: int, asset: Asset | None = None) -> LogWin
     return LogWindows(
         push=np.zeros(int(seen.sum()), int), t=t[seen], object_pose=pose[seen],
         window=Window(jnp.asarray(stacked[..., :-2]), jnp.asarray(stacked[..., -2:])),
-        age=age[seen], contact=near[seen], skipped=int((~seen).sum()),
+        age=age[seen], contact=near[seen], skipped=len(run.steps) - int(seen.sum()),
     )  # fmt: skip
+
+
+def held_steps(run: Run) -> Bool[np.ndarray, " n"]:
+    """The steps whose action was put aside: everything that safety did but shorten it."""
+    return np.array([not set(CLIPS).issuperset(step.safety) for step in run.steps], bool)
 
 
 def asset_of(run: Run) -> Asset:
@@ -126,17 +137,28 @@ def _rows(run: Run) -> tuple[np.ndarray, ...]:
     pose[np.searchsorted(t, seen_t - SAME_TIME_S)] = seen
     way = np.stack([np.interp(t, stamp, column) for column in tip.T], -1)
     lost = stamp[1:][np.diff(stamp) > LOST_PERIODS * run.header.control_period_s]
-    stretch = np.searchsorted(lost, t + SAME_TIME_S)
+    moved = run.column("pose_stamp_s")[_jumps(run)]  # by someone else than the tip
+    stretch = np.searchsorted(np.sort(np.concatenate([lost, moved])), t + SAME_TIME_S)
     known = _covered(t, stamp, run)
     return t[known], pose[known], way[known], stretch[known]
 
 
 def _observations(run: Run) -> tuple[Float[np.ndarray, " n"], Float[np.ndarray, "n 3"]]:
-    """Every pose the tracker gave, once, at the time it saw it, in order."""
+    """Every pose the tracker gave and safety believed, once, when it was seen, in order."""
     t, pose = run.column("pose_stamp_s"), run.column("object_pose")
-    known = np.isfinite(pose).all(1) & np.isfinite(t)
+    known = np.isfinite(pose).all(1) & np.isfinite(t) & ~held_steps(run)
     t, first = np.unique(t[known], return_index=True)
     return t, pose[known][first]
+
+
+def _jumps(run: Run) -> Bool[np.ndarray, " n"]:
+    return np.array(["jump" in step.safety for step in run.steps], bool)
+
+
+def _starts_late(run: Run) -> Bool[np.ndarray, " n"]:
+    """Whether steps are missing before a step."""
+    t = run.column("stamp_s")
+    return np.diff(t, prepend=t[:1]) > LOST_PERIODS * run.header.control_period_s
 
 
 def _between(stamp: Float[np.ndarray, " n"], run: Run) -> Float[np.ndarray, " m"]:

@@ -114,6 +114,7 @@ class MocapTracker:
             self._process.kill()
             self._process.wait()
             self._background.stop()
+            self._process.stdout.close()
         self._process = self._background = None
 
     def _read(self) -> TrackedPose | None:

@@ -8,9 +8,11 @@ a frame, which would hold up the loop. Imports nothing of this package, to start
 import ctypes
 import json
 import math
+import os
 import signal
 import sys
 import time
+from collections.abc import Callable
 
 PR_SET_PDEATHSIG = 1
 
@@ -18,6 +20,7 @@ PR_SET_PDEATHSIG = 1
 def main(kind: str, host: str, body: str) -> None:
     """Read for ever; the last line before an early end is ``{"error": ...}``."""
     die_with_parent()
+    tell = teller()
     try:
         import motioncapture
     except ImportError:
@@ -43,9 +46,11 @@ def pose_of(body) -> list[float] | None:
     return pose if all(map(math.isfinite, pose)) and any(pose[3:]) else None
 
 
-def tell(**message) -> None:
-    """Print a line."""
-    print(json.dumps(message), flush=True)
+def teller() -> Callable[..., None]:
+    """What prints a line; whatever else prints, in Python or not, goes to stderr from now on."""
+    out = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)
+    return lambda **message: print(json.dumps(message), file=out, flush=True)
 
 
 def die_with_parent() -> None:
