@@ -80,6 +80,7 @@ READ_RUNS = "python experiments/ensemble_on_real_pushes.py"
 IDENTIFY = f"{RESULTS}/com_from_real_pushes"
 RUN = "python experiments/com_from_real_pushes.py"
 CALIBRATE = "python experiments/prior_calibration.py --fake"
+ABLATE = "python experiments/estimator_ablations.py --out runs/estimator-ablations --publish"
 TOOLS = "python experiments/workshop_tool_tasks.py"
 TABLES = {
     "picture": Table(
@@ -151,12 +152,12 @@ TABLES = {
     "tools-picture": Table((f"{RESULTS}/workshop_tools.png",), TOOLS, make.pictures),
     "estimator-ablations": Table(
         (f"{RESULTS}/estimator_ablations.json",),
-        "python experiments/estimator_ablations.py --out runs/estimator-ablations --publish",
+        ABLATE,
         readme_ablations.estimator_ablations,
     ),
     "estimator-ablations-picture": Table(
         (f"{RESULTS}/estimator_ablations.png",),
-        "python experiments/estimator_ablations.py --out runs/estimator-ablations --publish",
+        ABLATE,
         make.pictures,
     ),
     "control-loop": Table(

@@ -1,11 +1,10 @@
 """What a trained network expects of the world it runs in: written beside it, checked at load."""
 
-import json
 from dataclasses import asdict
 from pathlib import Path
 from typing import TypeVar
 
-from p2r_jax.files import write_json
+from p2r_jax.files import read_record, write_json
 from p2r_jax.sim.observation import FEATURES
 from p2r_jax.tasks import Task
 
@@ -31,12 +30,8 @@ def read_contract(path: Path, kind: type[Contract], task: Task | None) -> Contra
       ValueError: for another schema, another task, or other observations.
     """
     folder = path.parent
-    if not path.is_file():
-        raise FileNotFoundError(f"{folder} holds no {path.name}; is it the right folder?")
-    record = json.loads(path.read_text())
-    schema = record.pop("schema", None)
-    if schema != SCHEMA_VERSION:
-        raise ValueError(f"{path} has schema {schema}, this version reads {SCHEMA_VERSION}")
+    record = read_record(path, SCHEMA_VERSION, "is it the right folder?")
+    del record["schema"]
     contract = kind(**{k: tuple(v) if isinstance(v, list) else v for k, v in record.items()})
     if task is not None and contract.task != task.name:
         raise ValueError(

@@ -31,6 +31,30 @@ def write_json(path: Path, record: dict) -> None:
     write_atomic(path, (json.dumps(record, indent=2) + "\n").encode())
 
 
+def read_record(path: Path, schema: int, hint: str) -> dict:
+    """Read a JSON object that states its schema.
+
+    Args:
+      path: the file.
+      schema: the version that is understood.
+      hint: what to do if there is no such file.
+
+    Raises:
+      FileNotFoundError: if there is no such file.
+      ValueError: if it is no JSON, or of another schema.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"{path.parent} holds no {path.name}; {hint}")
+    try:
+        record = json.loads(path.read_text())
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{path} is not JSON: {error}") from error
+    found = record.get("schema") if isinstance(record, dict) else None
+    if found != schema:
+        raise ValueError(f"{path} has schema {found}, this version reads {schema}")
+    return record
+
+
 def save_pytree(path: Path, tree: Any) -> None:
     """Save arrays (typed keys included) as MessagePack."""
     raw = jax.tree.map(lambda x: jax.random.key_data(x) if _is_key(x) else x, tree)

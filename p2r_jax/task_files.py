@@ -3,13 +3,12 @@
 A folder can be moved or handed on: an asset inside it is stored by its relative path.
 """
 
-import json
 from dataclasses import MISSING, asdict, fields, is_dataclass, replace
 from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
-from p2r_jax.files import write_json
+from p2r_jax.files import read_record, write_json
 from p2r_jax.tasks import Task
 
 TASK_FILE = "task.json"
@@ -49,15 +48,7 @@ def read_task(folder: str | Path) -> Task:
     """
     folder = Path(folder).resolve()
     path = folder / TASK_FILE
-    if not path.is_file():
-        raise FileNotFoundError(f"{folder} holds no {TASK_FILE}; `p2r task new` makes one")
-    try:
-        record = json.loads(path.read_text())
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{path} is not JSON: {error}") from error
-    schema = record.get("schema") if isinstance(record, dict) else None
-    if schema != SCHEMA_VERSION:
-        raise ValueError(f"{path} has schema {schema}, this version reads {SCHEMA_VERSION}")
+    record = read_record(path, SCHEMA_VERSION, "`p2r task new` makes one")
     try:
         task = _read(Task, record.get("task"), "task")
     except ValueError as error:

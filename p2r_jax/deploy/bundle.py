@@ -6,7 +6,6 @@ itself as StableHLO or ONNX (``deploy.exported``). Nothing that trained it is ne
 """
 
 import hashlib
-import json
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
@@ -14,6 +13,7 @@ from pathlib import Path
 from p2r_jax.deploy.loop import ThetaSource
 from p2r_jax.deploy.polygon import Point
 from p2r_jax.estimator.ensemble import Ensemble, load_ensemble
+from p2r_jax.files import read_record
 from p2r_jax.fusion import FusionRule
 from p2r_jax.policy.policy import Policy, load_policy
 from p2r_jax.tasks import Task
@@ -101,7 +101,7 @@ def load_bundle(folder: str | Path, task: Task | None = None) -> RobotBundle:
         bundle, or a file that is not the one that was exported; names both sides.
     """
     folder = Path(folder)
-    record = _read_record(folder)
+    record = read_record(folder / BUNDLE_FILE, SCHEMA_VERSION, "`p2r export` makes a bundle")
     _check_files(folder, record["files"])
     loop = {k: _as_tuples(v) for k, v in record["loop"].items()}
     spec = LoopSpec(**loop | {"rule": FusionRule(**loop["rule"])})
@@ -139,20 +139,6 @@ def list_files(folder: Path) -> dict[str, str]:
         for path in sorted(folder.rglob("*"))
         if path.is_file() and path.name != BUNDLE_FILE
     }
-
-
-def _read_record(folder: Path) -> dict:
-    path = folder / BUNDLE_FILE
-    if not path.is_file():
-        raise FileNotFoundError(f"{folder} holds no {BUNDLE_FILE}; `p2r export` makes a bundle")
-    try:
-        record = json.loads(path.read_text())
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{path} is not JSON: {error}") from error
-    schema = record.get("schema") if isinstance(record, dict) else None
-    if schema != SCHEMA_VERSION:
-        raise ValueError(f"{path} has schema {schema}, this version reads {SCHEMA_VERSION}")
-    return record
 
 
 def _check_files(folder: Path, expected: dict[str, str]) -> None:

@@ -4,6 +4,7 @@ The tip jogs a small square and a line, slowly, around where it stands; nothing 
 there. Whatever fails says what to do about it.
 """
 
+import textwrap
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
@@ -78,6 +79,10 @@ class Item:
     advice: str = ""
     measured: dict[str, float] = field(default_factory=dict)
 
+    def __str__(self) -> str:
+        line = f"{MARKS[self.outcome]} {self.name}: {self.text}"
+        return f"{line}\n     -> {self.advice}" if self.advice else line
+
 
 @dataclass(frozen=True)
 class CheckReport:
@@ -103,10 +108,7 @@ class CheckReport:
     def describe(self) -> str:
         """The checklist for a person."""
         lines = [f"robot {self.robot}, tracker {self.tracker}:"]
-        for item in self.items:
-            lines.append(f"  {MARKS[item.outcome]} {item.name}: {item.text}")
-            if item.advice:
-                lines.append(f"       -> {item.advice}")
+        lines += [textwrap.indent(str(item), "  ") for item in self.items]
         return "\n".join([*lines, "ready" if self.ok else "not ready"])
 
 

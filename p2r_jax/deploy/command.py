@@ -7,11 +7,10 @@ import traceback
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-import numpy as np
 from tqdm import tqdm
 
 from p2r_jax.deploy.bundle import RobotBundle, load_bundle
-from p2r_jax.deploy.check import MARKS, CheckConfig, CheckReport, Item, check
+from p2r_jax.deploy.check import CheckConfig, CheckReport, check
 from p2r_jax.deploy.controller import Controller, Form, answer_promptly
 from p2r_jax.deploy.protocols import Clock, DeviceError, Robot, Tracker
 from p2r_jax.deploy.records import RunHeader
@@ -100,7 +99,7 @@ def check_devices(config: DeployConfig) -> CheckReport:
     """
     bundle = load_bundle(config.bundle)
     robot, tracker, clock = make_devices(config, bundle)
-    report = check(robot, tracker, clock, bundle.task, config.checks, _tell_item)
+    report = check(robot, tracker, clock, bundle.task, config.checks, print)
     print("ready" if report.ok else "not ready")
     if config.out:
         config.out.mkdir(parents=True, exist_ok=True)
@@ -137,8 +136,7 @@ def deploy(config: DeployConfig) -> RunResult:
 def load_prior_for(bundle: RobotBundle, prior: str | None) -> Gaussian:
     """Vision's belief, checked against the bundle's task; None: the training prior."""
     if prior is None:
-        c = bundle.ensemble.contract
-        return Gaussian(np.float32(c.theta_mean), np.float32(c.theta_std) ** 2)
+        return bundle.ensemble.contract.training_prior
     from p2r_jax.prior.prior import gaussian_for, load_prior
 
     return gaussian_for(load_prior(prior, bundle.task), bundle.task)
@@ -212,12 +210,6 @@ def _run(
     if config.dataset:
         recover(RecoverConfig((config.out,)))
     return result
-
-
-def _tell_item(item: Item) -> None:
-    print(f"{MARKS[item.outcome]} {item.name}: {item.text}")
-    if item.advice:
-        print(f"     -> {item.advice}")
 
 
 def tell(result: RunResult, out: Path) -> None:

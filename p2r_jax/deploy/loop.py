@@ -89,9 +89,8 @@ def loop_step(
     window = memory.window.push(features, memory.sent)
     estimate = bundle.ensemble(window)
     contract = bundle.ensemble.contract
-    training = Gaussian(jnp.array(contract.theta_mean), jnp.array(contract.theta_std) ** 2)
     fused, past = bundle.rule.believe(
-        bundle.prior, estimate, training, memory.past, contract.history
+        bundle.prior, estimate, contract.training_prior, memory.past, contract.history
     )
     theta = {"given": bundle.prior.mean, "estimate": estimate.mean, "fused": fused.mean}[
         bundle.source

@@ -9,7 +9,7 @@ import math
 import signal
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Protocol
 
 from p2r_jax.deploy.controller import Controller, Decision
@@ -26,6 +26,7 @@ from p2r_jax.deploy.protocols import (
 from p2r_jax.deploy.records import RunWriter, StepRecord
 from p2r_jax.deploy.safety import Limits, Situation, Verdict, check
 from p2r_jax.deploy.timing import Pacer, Timing, undisturbed
+from p2r_jax.types import wrap_angle
 
 STOP_ATTEMPTS = 3
 START_READINGS = 3  # of the tip, which have to agree
@@ -224,8 +225,8 @@ class Runner:
         self._remember(begin, seen, verdict, target)
         self.pacer.section()
         acted = (safe, sent, target)
-        record = self._record(number, begin, seen, ee, decision, acted, verdict)
-        return replace(record, ee_stamp_s=ee_stamp_s), verdict
+        tip = (ee, ee_stamp_s)
+        return self._record(number, begin, seen, tip, decision, acted, verdict), verdict
 
     def _resting_tip(self) -> tuple[float, float]:
         """Where the tip is before it moves: one reading alone could not be doubted."""
@@ -314,18 +315,19 @@ class Runner:
     def _at_goal(self, seen: TrackedPose) -> bool:
         x, y, yaw = self.controller.goal
         spec = self.controller.spec
-        turned = abs((seen.yaw - yaw + math.pi) % (2 * math.pi) - math.pi)
+        turned = abs(wrap_angle(seen.yaw - yaw))
         near = math.dist((seen.x, seen.y), (x, y)) <= spec.success_position_m
         return near and turned <= spec.success_yaw_rad
 
-    def _record(self, number, begin, seen, ee, decision, acted, verdict) -> StepRecord:
-        safe, sent, target = acted
+    def _record(self, number, begin, seen, tip, decision, acted, verdict) -> StepRecord:
+        (ee, ee_stamp_s), (safe, sent, target) = tip, acted
         return StepRecord(
             step=number,
             stamp_s=begin,
             object_pose=seen[:3],
             pose_stamp_s=seen.stamp_s,
             ee_xy=ee,
+            ee_stamp_s=ee_stamp_s,
             action=decision.action,
             safe_action=safe,
             sent_action=sent,

@@ -65,6 +65,11 @@ class EstimatorContract:
     outline: Outline = ()
     pusher_radius_m: float = 0.0
 
+    @property
+    def training_prior(self) -> Gaussian:
+        """Mean and variance of theta in training, its own unit."""
+        return Gaussian(jnp.array(self.theta_mean), jnp.array(self.theta_std) ** 2)
+
     def __post_init__(self):
         if self.network not in get_args(Network):
             known = ", ".join(get_args(Network))

@@ -36,7 +36,7 @@ def merge(results: Sequence[dict]) -> list[dict]:
     Returns:
       rows with, per success criterion, the rate of each seed, its mean with an interval over
       seeds, the pooled rate with Wilson's interval over trials, and the difference to the
-      reference method, paired by seed; errors and times as medians over seeds.
+      reference method, paired by seed; errors and times as means over seeds.
 
     Raises:
       ValueError: if the seeds did not meet the same trials, or lack a cell.

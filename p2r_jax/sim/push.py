@@ -124,8 +124,10 @@ class PushEnv(Env):
         support = support_points(task.object, task.physics.support, task.physics.support_count)
         check_support(support, task.physics.com_corners(task.object), task.object.name)
         self._support = jnp.array(support, jnp.float32)
-        rim = support_points(task.object, "rim", task.physics.support_count)
-        self._rim = jnp.array(rim[matching(support, rim)], jnp.float32)
+        self._rim = None  # where the support points may move; None where they do not
+        if task.physics.rim_share != (0.0, 0.0):
+            rim = support_points(task.object, "rim", task.physics.support_count)
+            self._rim = jnp.array(rim[matching(support, rim)], jnp.float32)
 
     @property
     def observation_size(self) -> dict[str, tuple[int]]:
@@ -280,7 +282,7 @@ class PushEnv(Env):
 
     def _draw_support(self, key: Array) -> Float[Array, "points 2"]:
         """The support points, a random share of them moved out to the rim."""
-        if self.task.physics.rim_share == (0.0, 0.0):
+        if self._rim is None:
             return self._support
         key_share, key_points = jax.random.split(key)
         share = _uniform(key_share, self.task.physics.rim_share)

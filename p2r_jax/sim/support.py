@@ -9,7 +9,6 @@ has 6.5 cm: parity without shared points compares two different objects.
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
-from scipy.optimize import linear_sum_assignment
 
 from p2r_jax.sim.asset import Asset
 from p2r_jax.sim.footprint import Part, area_moments, depth_inside, inside
@@ -112,6 +111,8 @@ def matching(
     a: Float[np.ndarray, "points 2"], b: Float[np.ndarray, "points 2"]
 ) -> Int[np.ndarray, " points"]:
     """For every point of ``a`` one of ``b`` of its own, so that the squared way is shortest."""
+    from scipy.optimize import linear_sum_assignment  # a quarter of a second to import
+
     cost = ((a[:, None] - b[None]) ** 2).sum(-1)
     return linear_sum_assignment(cost)[1]
 

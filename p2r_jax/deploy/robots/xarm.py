@@ -26,6 +26,7 @@ from p2r_jax.deploy.robots.kinematics import XARM6, tip_position
 from p2r_jax.deploy.robots.reach import arm_reach, no_further
 from p2r_jax.deploy.robots.xarm_config import XArmConfig
 from p2r_jax.tasks import Task
+from p2r_jax.types import wrap_angle
 
 MM = 1000.0
 POSITION_MODE, SERVO_MODE = 0, 1
@@ -339,7 +340,7 @@ class XArmRobot:
                 f"xarm: the tip is {1e3 * z:.1f} mm high, {1e3 * self.tip_height_m:.1f} mm "
                 "are meant, to 1 mm; lower it, or let it travel: --robots.xarm.go-to-start"
             )
-        off = (angles - TOOL_DOWN + math.pi) % (2 * math.pi) - math.pi
+        off = wrap_angle(angles - TOOL_DOWN)
         if not np.all(np.abs(off) <= TILT_TOLERANCE_RAD):
             raise DeviceError(
                 f"xarm: roll, pitch, yaw are {np.degrees(angles).round(1).tolist()} degrees, "
