@@ -71,7 +71,7 @@ def new_task(config: NewTaskConfig) -> tuple[Task, MeshAsset]:
     made = asset_from_mesh(config.mesh, name, config.mass, config.options)
     task, notes = task_for_asset(made.asset, base, config.theta, config.options.pusher_radius_m)
     folder = new_folder(config.out).resolve() / ASSET_FOLDER
-    save_asset(made.asset, folder, made.visual_file)
+    save_asset(made.asset, folder, made.files)
     task = replace(task, asset=str(folder))
     record = {
         "command": as_record(config),

@@ -315,7 +315,7 @@ def test_two_objects_in_one_file_are_refused(tmp_path):
 
 def test_asset_folder_shows_the_mesh_and_collides_with_the_parts(tmp_path):
     result = made(tmp_path, trimesh.creation.cylinder(0.03, 0.02))
-    save_asset(result.asset, tmp_path / "ball", result.visual_file)
+    save_asset(result.asset, tmp_path / "ball", result.files)
     assert load_asset(tmp_path / "ball") == result.asset
     model = mujoco.MjModel.from_xml_path(str(tmp_path / "ball" / "object.xml"))
     shown = model.geom_group == 2

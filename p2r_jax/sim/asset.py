@@ -6,6 +6,7 @@ Hand-written and reconstructed objects have the same form.
 """
 
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -49,6 +50,7 @@ class Asset:
       contact: convex parts of the region that rests on the table; None: all of the
         footprint.
       visual: file of the visual mesh in the asset's folder, object frame, m.
+      texture: picture for the visual mesh, if it has one.
       provenance: where the numbers come from, one line each.
     """
 
@@ -61,6 +63,7 @@ class Asset:
     weight: TapedWeight | None = None
     contact: tuple[Part, ...] | None = None
     visual: str | None = None
+    texture: str | None = None
     provenance: tuple[str, ...] = ()
 
     @property
@@ -141,45 +144,53 @@ def uniform_inertia(parts: tuple[Part, ...], height: float, mass: float) -> np.n
     return mass * (np.trace(spread) * np.eye(3) - spread)
 
 
-def object_spec(asset: Asset, visual: bytes | None = None) -> mujoco.MjSpec:
+def object_spec(asset: Asset, files: Mapping[str, bytes] | None = None) -> mujoco.MjSpec:
     """The object alone as MJCF: one free body with its parts and explicit inertia.
 
     Args:
       asset: the object.
-      visual: content of ``asset.visual``; shown (group 2) instead of the parts (group 3).
+      files: content of ``asset.visual`` and ``asset.texture`` by name; the visual mesh is
+        shown (group 2) instead of the parts (group 3).
     """
     spec = mujoco.MjSpec()
     spec.modelname = asset.name
     body = add_object(spec, asset)
     body.add_freejoint()
-    if visual is not None:
+    if files:
         for geom in body.geoms:
             geom.group = 3
-        spec.assets = {asset.visual: visual}
-        spec.add_mesh(
-            name="visual", file=asset.visual, inertia=mujoco.mjtMeshInertia.mjMESH_INERTIA_SHELL
-        )
-        body.add_geom(
-            name="visual",
-            type=mujoco.mjtGeom.mjGEOM_MESH,
-            meshname="visual",
-            mass=0.0,
-            contype=0,
-            conaffinity=0,
-            group=2,
-            rgba=[0.62, 0.64, 0.68, 1],
-        )
+        add_visual(spec, body, asset, files)
     return spec
+
+
+def add_visual(
+    spec: mujoco.MjSpec, body: mujoco.MjsBody, asset: Asset, files: Mapping[str, bytes]
+) -> None:
+    """Give a body the asset's visual mesh, with its texture if it has one (group 2)."""
+    spec.assets = {**spec.assets, **files}
+    spec.add_mesh(
+        name="visual", file=asset.visual, inertia=mujoco.mjtMeshInertia.mjMESH_INERTIA_SHELL
+    )
+    geom = body.add_geom(
+        name="visual",
+        type=mujoco.mjtGeom.mjGEOM_MESH,
+        meshname="visual",
+        mass=0.0,
+        contype=0,
+        conaffinity=0,
+        group=2,
+        rgba=[0.62, 0.64, 0.68, 1],
+    )
+    if asset.texture is not None:
+        spec.add_texture(name="visual", type=mujoco.mjtTexture.mjTEXTURE_2D, file=asset.texture)
+        material = spec.add_material(name="visual", specular=0.1, shininess=0.1)
+        material.textures[mujoco.mjtTextureRole.mjTEXROLE_RGB] = "visual"
+        geom.material, geom.rgba = "visual", [1, 1, 1, 1]
 
 
 def add_object(spec: mujoco.MjSpec, asset: Asset) -> mujoco.MjsBody:
     """Add body ``object`` with one geom per part; collides only by explicit pairs."""
-    body = spec.worldbody.add_body(name="object", pos=[0, 0, asset.height_m / 2])
-    body.explicitinertial = True
-    body.mass = asset.mass_kg
-    body.ipos = asset.com_m
-    i = np.array(asset.inertia)
-    body.fullinertia = [i[0, 0], i[1, 1], i[2, 2], i[0, 1], i[0, 2], i[1, 2]]
+    body = add_body(spec, asset)
     for index, part in enumerate(asset.parts):
         shape = prism(spec, part, f"{asset.name}_part{index}", asset.height_m)
         body.add_geom(
@@ -190,6 +201,16 @@ def add_object(spec: mujoco.MjSpec, asset: Asset) -> mujoco.MjsBody:
             rgba=[0.93, 0.62, 0.20, 1],
             **shape,
         )
+    return body
+
+
+def add_body(spec: mujoco.MjSpec, asset: Asset) -> mujoco.MjsBody:
+    """Add body ``object`` at rest on the table, with its inertia and no geoms."""
+    body = spec.worldbody.add_body(name="object", pos=[0, 0, asset.height_m / 2])
+    body.explicitinertial = True
+    body.mass, body.ipos = asset.mass_kg, asset.com_m
+    i = np.array(asset.inertia)
+    body.fullinertia = [i[0, 0], i[1, 1], i[2, 2], i[0, 1], i[0, 2], i[1, 2]]
     return body
 
 
@@ -206,23 +227,23 @@ def prism(spec: mujoco.MjSpec, part: Part, name: str, height: float) -> dict:
     return {"type": mujoco.mjtGeom.mjGEOM_MESH, "meshname": name}
 
 
-def save_asset(asset: Asset, folder: Path, visual: bytes | None = None) -> None:
-    """Write ``asset.json``, ``object.xml`` and the visual mesh; an existing folder is an error.
+def save_asset(asset: Asset, folder: Path, files: Mapping[str, bytes] | None = None) -> None:
+    """Write ``asset.json``, ``object.xml`` and the visual files; an existing folder is an error.
 
     Args:
       asset: the object; one that cannot be physical raises ValueError.
       folder: to be made.
-      visual: content of ``asset.visual``, if it names a file.
+      files: content of ``asset.visual`` and ``asset.texture`` by name, if they are set.
     """
     check_asset(asset)
-    spec = object_spec(asset, visual)
+    spec = object_spec(asset, files)
     spec.compile()
     folder.mkdir(parents=True)
     record = {"schema": SCHEMA_VERSION, **asdict(asset)}
     (folder / "asset.json").write_text(json.dumps(record, indent=2) + "\n")
     (folder / "object.xml").write_text(spec.to_xml())
-    if visual is not None:
-        (folder / asset.visual).write_bytes(visual)
+    for name, content in (files or {}).items():
+        (folder / name).write_bytes(content)
 
 
 def load_asset(name_or_folder: str | Path) -> Asset:

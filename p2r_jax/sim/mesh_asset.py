@@ -42,6 +42,8 @@ class MeshOptions:
       unit: of the file; guessed (m or mm) from its size if not given.
       up: mesh axis that points up on the table; None takes the stable pose with the
         lowest centre of mass.
+      along: mesh direction that becomes the object's x axis, laid on the table; None takes
+        the long side of the smallest rectangle around the outline.
       com: (x, y) of the centre of mass in the object frame, m; None is uniform density.
       mass_from: ``volume`` of the mesh, or a uniform prism of the ``footprint`` (for
         meshes that do not close).
@@ -52,6 +54,7 @@ class MeshOptions:
 
     unit: Unit | None = None
     up: Axis | None = None
+    along: tuple[float, float, float] | None = None
     com: tuple[float, float] | None = None
     mass_from: Literal["volume", "footprint"] = "volume"
     pusher_radius_m: float = 0.0125
@@ -105,9 +108,9 @@ class MeshAsset:
     report: OutlineReport
 
     @property
-    def visual_file(self) -> bytes:
-        """Content of the asset's visual mesh file."""
-        return self.visual.export(file_type="stl")
+    def files(self) -> dict[str, bytes]:
+        """Content of the asset's visual mesh file, by name."""
+        return {VISUAL_FILE: self.visual.export(file_type="stl")}
 
 
 def asset_from_mesh(path: Path, name: str, mass_kg: float, options: MeshOptions) -> MeshAsset:
@@ -182,7 +185,7 @@ def _object_frame(mesh, rotation, com, options: MeshOptions, closed: bool):
     if options.touch_below_m is not None:
         laid = _below(laid, bottom + options.touch_below_m)
     outline = shadow(laid.triangles[:, :, :2], both_sides=not closed)
-    yaw = _long_axis(outline)
+    yaw = _long_axis(outline) if options.along is None else _yaw(rotation @ options.along)
     c, s = np.cos(yaw), np.sin(yaw)
     turn = np.array([[c, s, 0.0], [-s, c, 0.0], [0.0, 0.0, 1.0]]) @ rotation
     outline = shapely.transform(outline, lambda xy: xy @ np.array([[c, -s], [s, c]]))
@@ -191,7 +194,7 @@ def _object_frame(mesh, rotation, com, options: MeshOptions, closed: bool):
     ahead = (turn @ com - middle)[0]
     if abs(ahead) < 0.01 * (high_x - low_x):  # no heavier end: along the mesh's own axis
         ahead = turn[0, np.argmax(np.abs(turn[0]))]
-    if ahead < 0:
+    if ahead < 0 and options.along is None:
         half_turn = np.diag([-1.0, -1.0, 1.0])
         turn, middle = half_turn @ turn, half_turn @ middle
         outline = shapely.transform(outline, np.negative)
@@ -210,6 +213,13 @@ def _long_axis(outline: shapely.Geometry) -> float:
     sides = np.diff(np.array(smallest.exterior.coords)[:3], axis=0)
     x, y = sides[np.argmax(np.linalg.norm(sides, axis=1))]
     return float(np.arctan2(y, x))
+
+
+def _yaw(direction: Float[np.ndarray, " 3"]) -> float:
+    """Angle of a direction seen from above, rad."""
+    if np.linalg.norm(direction[:2]) < 0.1 * np.linalg.norm(direction):
+        raise MeshError("the x axis given with --along stands upright on the table; give another")
+    return float(np.arctan2(direction[1], direction[0]))
 
 
 def _one_piece(outline: shapely.Geometry) -> shapely.Polygon:

@@ -3,7 +3,8 @@
 ``reset(key) -> State`` and ``step(state, action) -> State`` are pure and work
 on one environment; vmap them. Physics and yaw are drawn at every reset.
 ``State.done`` is terminated or truncated; ``info`` keeps the two apart and
-keeps the final observation.
+keeps the final observation. Other packages bring reward terms as entry points of the group
+``p2r_jax.reward_terms``; ``task.reward.extra`` gives them a weight.
 """
 
 from collections.abc import Callable
@@ -15,6 +16,7 @@ from brax.envs.base import Env, State
 from flax import struct
 from jaxtyping import Array, Float
 
+from p2r_jax.plugins import Origin, Registry
 from p2r_jax.sim.contact import ContactDynamics
 from p2r_jax.sim.health import is_healthy
 from p2r_jax.sim.observation import FEATURES, policy_features
@@ -22,7 +24,7 @@ from p2r_jax.sim.planar import PlanarDynamics
 from p2r_jax.sim.planar_mjx import PlanarMjxDynamics
 from p2r_jax.sim.support import check_support, matching, support_points
 from p2r_jax.sim.window import Window, window_inputs, window_size
-from p2r_jax.tasks import Task
+from p2r_jax.tasks import RewardWeights, Task
 from p2r_jax.types import Measurement, PhysicsParams, PlanarPose, rotate, wrap_angle
 
 
@@ -53,7 +55,7 @@ class PushState:
 
 @struct.dataclass
 class Transition:
-    """What the reward terms look at."""
+    """What the reward terms look at; ours at the numbers, others at the states too."""
 
     keypoint_before: Float[Array, "*env"]
     keypoint_after: Float[Array, "*env"]
@@ -61,19 +63,58 @@ class Transition:
     stray: Float[Array, "*env"]
     action: Float[Array, "*env 2"]
     last_action: Float[Array, "*env 2"]
+    before: PushState
+    after: PushState
+
+
+RewardTerm = Callable[[Transition], Float[Array, "*env"]]
 
 
 def _potential(keypoint_distance):
     return -keypoint_distance / 0.05 + 2 * jnp.exp(-keypoint_distance / 0.03)
 
 
-REWARDS: dict[str, Callable[[Transition], Float[Array, "*env"]]] = {
+REWARDS: dict[str, RewardTerm] = {
     "progress": lambda t: _potential(t.keypoint_after) - _potential(t.keypoint_before),
     "near": lambda t: jnp.exp(-t.keypoint_after / 0.03),
     "success": lambda t: t.success,
     "stray": lambda t: t.stray,
     "action_rate": lambda t: jnp.sum((t.action - t.last_action) ** 2, -1),
 }
+
+
+def _from_outside(term: RewardTerm, origin: Origin) -> RewardTerm:
+    """A reward term of another package; a number per environment is expected of it."""
+
+    def checked(transition: Transition) -> Float[Array, "*env"]:
+        value = jnp.asarray(term(transition))
+        if value.shape != transition.success.shape:
+            raise origin.failure(f"it returns the shape {value.shape}, not one number")
+        return value
+
+    return checked
+
+
+REWARD_TERMS = Registry(("no reward term", "terms"), "p2r_jax.reward_terms", REWARDS, _from_outside)
+
+
+def reward_terms(weights: RewardWeights) -> dict[str, tuple[float, RewardTerm]]:
+    """Weight and function of every term, by the name it is logged under.
+
+    Raises:
+      KeyError, PluginError: for a term in ``extra`` that is unknown or cannot be used.
+      ValueError: if two terms would be logged under one name.
+    """
+    terms = {name: (getattr(weights, name), term) for name, term in REWARDS.items()}
+    for name, weight in weights.extra:
+        label = name.rpartition(":")[2]
+        if label in terms:
+            raise ValueError(
+                f"reward.extra: there is a term {label!r} already (terms: {', '.join(terms)}); "
+                "ours have fields of their own"
+            )
+        terms[label] = (weight, REWARD_TERMS[name])
+    return terms
 
 
 def _uniform(key: Array, bounds: tuple[float, float]) -> Float[Array, ""]:
@@ -113,9 +154,11 @@ class PushEnv(Env):
           training: use the curriculum's starts; otherwise always the real start.
 
         Raises:
-          ValueError: if the object would tip over for a centre of mass in the task's range.
+          ValueError: if the object would tip over for a centre of mass in the task's range,
+            or for reward terms that do not fit, see ``reward_terms``.
         """
         self.task, self.training = task, training
+        self._rewards = reward_terms(task.reward)
         self.dynamics = make_dynamics(task)
         lower, upper = task.object.footprint_bounds
         self._keypoints = jnp.array(
@@ -182,7 +225,7 @@ class PushEnv(Env):
         inner = self._look(inner)
         obs = self.observe(inner)
         zero = jnp.zeros(())
-        metrics = {f"reward/{name}": zero for name in REWARDS}
+        metrics = {f"reward/{name}": zero for name in self._rewards}
         metrics |= {k: zero for k in ("position_error", "yaw_error", "success", "nan_envs")}
         metrics |= _overflow(inner.dynamics)
         info = {"truncation": zero, "terminated": zero, "final_obs": obs}
@@ -361,10 +404,12 @@ class PushEnv(Env):
             stray=jnp.maximum(reach - self.task.reward.free_reach_m, 0.0),
             action=action,
             last_action=before.last_action,
+            before=before,
+            after=after,
         )
         terms = {
-            f"reward/{name}": getattr(self.task.reward, name) * term(transition)
-            for name, term in REWARDS.items()
+            f"reward/{name}": weight * term(transition)
+            for name, (weight, term) in self._rewards.items()
         }
         metrics = {
             **terms,

@@ -1,0 +1,1 @@
+"""The asset step: a watertight mesh and its weight become an object that trains."""
