@@ -64,6 +64,21 @@ def test_registered_task_resets_and_steps_without_nan(name):
     assert all(np.isfinite(x).all() for x in jax.tree.leaves((state.obs, state.reward)))
 
 
+@pytest.mark.parametrize(
+    ("name", "dynamics"),
+    [*((name, "planar") for name in task_names()), ("push_tblock", "contact")],
+)
+def test_a_step_keeps_the_types_of_the_state(name, dynamics):
+    # a leaf that turns weakly typed would compile the whole training step a second time
+    task = replace(load_task(name), dynamics=dynamics)
+    env = TrainingEnv(PushEnv(task), task.episode_length)
+    before = jax.eval_shape(env.reset, seeds(4))
+    after = jax.eval_shape(env.step, before, jnp.zeros((4, 2)))
+    assert jax.tree.structure(after) == jax.tree.structure(before)
+    for x, y in zip(jax.tree.leaves(before), jax.tree.leaves(after), strict=True):
+        assert (x.shape, x.dtype, x.weak_type) == (y.shape, y.dtype, y.weak_type)
+
+
 def test_a_less_known_world_varies_support_off_axis_mass_and_pusher_friction():
     task = load_task("push_tblock_plus")
     env = PushEnv(task)

@@ -242,7 +242,7 @@ class PushEnv(Env):
         target = self.pusher_target(before.dynamics, action)
         dynamics = self.dynamics.advance(before.physics, before.cache, before.dynamics, target)
         healthy = is_healthy(dynamics, before.physics, layout)
-        counts = {"nan_envs": 1.0 - healthy} | _overflow(dynamics)
+        counts = {"nan_envs": (~healthy).astype(jnp.float32)} | _overflow(dynamics)
         dynamics, sent = jax.tree.map(
             lambda a, b: jnp.where(healthy, a, b),
             (dynamics, action),
