@@ -1,0 +1,1 @@
+"""``p2r bench``: run the checkout's benchmarks, keep their history, compare two of them."""
