@@ -20,6 +20,7 @@ from pathlib import Path
 
 import readme_ablations
 import readme_deploy
+import readme_reconstruction
 import readme_tables as make
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -159,6 +160,26 @@ TABLES = {
         (f"{RESULTS}/estimator_ablations.png",),
         ABLATE,
         make.pictures,
+    ),
+    "reconstruction": Table(
+        (f"{RESULTS}/reconstruction.json",),
+        "python experiments/reconstruction.py",
+        readme_reconstruction.reconstruction,
+    ),
+    "train-on-reconstruction": Table(
+        (f"{RESULTS}/train_on_reconstruction.json",),
+        "python experiments/train_on_reconstruction.py",
+        readme_reconstruction.train_on_reconstruction,
+    ),
+    "tblock-from-splat": Table(
+        (f"{RESULTS}/tblock_from_splat.json",),
+        "python experiments/tblock_from_splat.py",
+        readme_reconstruction.tblock_from_splat,
+    ),
+    "rasteriser": Table(
+        (f"{BENCHMARKS}/rasteriser.json",),
+        "python -m benchmarks.rasteriser",
+        readme_reconstruction.rasteriser,
     ),
     "control-loop": Table(
         (f"{BENCHMARKS}/control_loop.json",),

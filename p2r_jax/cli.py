@@ -114,6 +114,20 @@ def prior(args: Sequence[str]) -> None:
     make_prior(tyro.cli(PriorConfig, args=args, prog="p2r prior"))
 
 
+def reconstruct(args: Sequence[str]) -> None:
+    """From a film or photos to an object that trains: p2r reconstruct CAPTURE --out DIR."""
+    import tyro
+
+    from p2r_jax.real2sim.pipeline import ReconstructConfig, preset_config
+    from p2r_jax.real2sim.pipeline import reconstruct as run
+
+    default = preset_config(_named(args, "--preset", "auto"), tyro.MISSING, tyro.MISSING)
+    done = run(tyro.cli(ReconstructConfig, default=default, args=args, prog="p2r reconstruct"))
+    print(f"report: {done.report}")
+    if "asset" in done.results:
+        print(f"train it with `p2r train {done.out} privileged --out RUN`")
+
+
 def task(args: Sequence[str]) -> None:
     """Make a task folder from a mesh: p2r task new --mesh FILE --mass KG --out DIR."""
     import tyro
@@ -171,6 +185,16 @@ def recover(args: Sequence[str]) -> None:
     run(tyro.cli(RecoverConfig, args=args, prog="p2r recover"))
 
 
+def bench(args: Sequence[str]) -> None:
+    """Benchmarks of this checkout: p2r bench [NAME...], p2r bench --compare A B."""
+    import tyro
+
+    from p2r_jax.bench.command import BenchConfig
+    from p2r_jax.bench.command import bench as run
+
+    run(tyro.cli(BenchConfig, args=args, prog="p2r bench"))
+
+
 COMMANDS: dict[str, Callable[[Sequence[str]], None]] = {
     "tasks": tasks,
     "train": train,
@@ -181,10 +205,12 @@ COMMANDS: dict[str, Callable[[Sequence[str]], None]] = {
     "replay": replay,
     "identify": identify,
     "prior": prior,
+    "reconstruct": reconstruct,
     "task": task,
     "export": export,
     "deploy": deploy,
     "recover": recover,
+    "bench": bench,
 }
 
 
@@ -203,6 +229,16 @@ def _positional(args: Sequence[str], what: str, choices: Sequence[str], command:
     if args[0] not in choices:
         raise UsageError(f"p2r {command}: no {what} {args[0]!r}{_suggest(args[0], choices)}")
     return args[0], args[1:]
+
+
+def _named(args: Sequence[str], option: str, default: str) -> str:
+    """Value of an option that decides the defaults of the others."""
+    for arg, following in zip(args, [*args[1:], default], strict=True):
+        if arg == option:
+            return following
+        if arg.startswith(option + "="):
+            return arg.partition("=")[2]
+    return default
 
 
 def _suggest(word: str, choices: Sequence[str]) -> str:

@@ -1,5 +1,6 @@
-"""Small file habits: atomic writes, pytrees on disk, provenance, no silent overwriting."""
+"""Small file habits: atomic writes, pytrees on disk, run folders, no silent overwriting."""
 
+import hashlib
 import json
 import os
 import platform
@@ -17,6 +18,9 @@ import jax
 
 Tree = TypeVar("Tree")
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "brax", "mujoco", "mujoco-mjx", "numpy")
+PATCH_LIMIT = 1_000_000  # bytes of uncommitted changes that a run folder keeps
+UNTRACKED_LIMIT = 50  # names
+CONFIG_FILE, PATCH_FILE = "config.json", "git.patch"
 
 
 def write_atomic(path: Path, data: bytes) -> None:
@@ -31,6 +35,21 @@ def write_json(path: Path, record: dict) -> None:
     write_atomic(path, (json.dumps(record, indent=2) + "\n").encode())
 
 
+def read_json(path: Path, hint: str) -> Any:
+    """Read JSON; ``hint`` says what to do if there is no such file.
+
+    Raises:
+      FileNotFoundError: if there is no such file.
+      ValueError: if it is no JSON.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"{path.parent} holds no {path.name}; {hint}")
+    try:
+        return json.loads(path.read_text())
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{path} is not JSON: {error}") from error
+
+
 def read_record(path: Path, schema: int, hint: str) -> dict:
     """Read a JSON object that states its schema.
 
@@ -43,12 +62,7 @@ def read_record(path: Path, schema: int, hint: str) -> dict:
       FileNotFoundError: if there is no such file.
       ValueError: if it is no JSON, or of another schema.
     """
-    if not path.is_file():
-        raise FileNotFoundError(f"{path.parent} holds no {path.name}; {hint}")
-    try:
-        record = json.loads(path.read_text())
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{path} is not JSON: {error}") from error
+    record = read_json(path, hint)
     found = record.get("schema") if isinstance(record, dict) else None
     if found != schema:
         raise ValueError(f"{path} has schema {found}, this version reads {schema}")
@@ -106,6 +120,57 @@ def as_record(config: Any) -> dict:
     return json.loads(json.dumps(asdict(config), default=str))
 
 
+def start_run(
+    folder: Path,
+    config: Any,
+    overwrite: bool = False,
+    inputs: Sequence[Path] = (),
+    notes: dict | None = None,
+) -> None:
+    """Create a run folder: ``config.json`` and, of a modified checkout, ``git.patch``.
+
+    Args:
+      folder: of the run.
+      config: dataclass of settings; ``config.json`` holds it with ``provenance()``.
+      overwrite: allow a folder that is not empty.
+      inputs: files or folders the run reads; their digests are kept.
+      notes: more of ``config.json``.
+
+    Raises:
+      FileExistsError: if ``folder`` holds something and ``overwrite`` is not set.
+    """
+    new_folder(folder, overwrite)
+    patch = git_patch()
+    kept = bool(patch) and len(patch) <= PATCH_LIMIT
+    (folder / PATCH_FILE).unlink(missing_ok=True)
+    if kept:
+        write_atomic(folder / PATCH_FILE, patch)
+    changes = {"bytes": len(patch), "kept": kept, "untracked": untracked_files()}
+    began = {"git_changes": changes, "inputs": {str(p): digest(p) for p in inputs}}
+    write_json(folder / CONFIG_FILE, as_record(config) | provenance() | began | (notes or {}))
+
+
+def note_resume(folder: Path, at: int, notes: dict | None = None) -> None:
+    """Add to ``config.json`` that the run went on from ``at`` (steps or rounds), and under what."""
+    path = folder / CONFIG_FILE
+    record = json.loads(path.read_text())
+    entry = {"at": at} | provenance() | (notes or {})
+    write_json(path, record | {"resumed": [*record.get("resumed", []), entry]})
+
+
+def digest(path: Path) -> str | None:
+    """SHA-256 of a file, or of all files in a folder by name; None if there is nothing."""
+    path = Path(path)
+    if not path.exists():
+        return None
+    files = [path] if path.is_file() else sorted(p for p in path.rglob("*") if p.is_file())
+    total = hashlib.sha256()
+    for file in files:
+        name = "" if file == path else file.relative_to(path).as_posix()
+        total.update(name.encode() + b"\0" + hashlib.sha256(file.read_bytes()).digest())
+    return total.hexdigest()
+
+
 def check_same_run(folder: Path, config: Any, fields: Sequence[str]) -> None:
     """Before a resume: the run in ``folder`` must have been started with these fields.
 
@@ -113,20 +178,21 @@ def check_same_run(folder: Path, config: Any, fields: Sequence[str]) -> None:
       FileNotFoundError: if there is no run to resume.
       ValueError: naming the first setting that differs, and both values.
     """
-    if not (folder / "config.json").is_file():
-        raise FileNotFoundError(f"{folder} holds no run to resume (no config.json)")
-    old, new = json.loads((folder / "config.json").read_text()), as_record(config)
+    if not (folder / CONFIG_FILE).is_file():
+        raise FileNotFoundError(f"{folder} holds no run to resume (no {CONFIG_FILE})")
+    old, new = json.loads((folder / CONFIG_FILE).read_text()), as_record(config)
     for name in fields:
-        difference = _first_difference(old.get(name), new[name], name)
+        difference = first_difference(old.get(name), new[name], name)
         if difference:
             path, before, now = difference
             raise ValueError(f"{folder} was started with {path} = {before}, not {now}")
 
 
-def _first_difference(old: Any, new: Any, path: str) -> tuple[str, Any, Any] | None:
+def first_difference(old: Any, new: Any, path: str) -> tuple[str, Any, Any] | None:
+    """Where two JSON values first differ: dotted path and both values; None if nowhere."""
     if isinstance(old, dict) and isinstance(new, dict):
         for key in sorted(set(old) | set(new)):
-            found = _first_difference(old.get(key), new.get(key), f"{path}.{key}")
+            found = first_difference(old.get(key), new.get(key), f"{path}.{key}")
             if found:
                 return found
         return None
@@ -158,15 +224,31 @@ def _cpu_name() -> str:
 
 def git_revision() -> str:
     """Short revision of the checkout this package runs from, ``+`` if it is modified."""
-    here = Path(__file__).parent
-
-    def git(*args):
-        return subprocess.run(
-            ["git", "-C", str(here), *args], capture_output=True, text=True, check=True
-        ).stdout.strip()
-
     try:
-        dirty = "+" if git("status", "--porcelain", "--untracked-files=no") else ""
-        return git("rev-parse", "--short", "HEAD") + dirty
+        dirty = "+" if _git("status", "--porcelain", "--untracked-files=no").strip() else ""
+        return _git("rev-parse", "--short", "HEAD").decode().strip() + dirty
     except (OSError, subprocess.CalledProcessError):
         return "unknown"
+
+
+def git_patch() -> bytes:
+    """Uncommitted changes of tracked files, for ``git apply``; empty outside a checkout."""
+    try:
+        return _git("diff", "HEAD", "--binary", "--no-ext-diff", "--no-color")
+    except (OSError, subprocess.CalledProcessError):
+        return b""
+
+
+def untracked_files() -> list[str]:
+    """First names of files that git neither tracks nor ignores: a patch does not hold them."""
+    try:
+        names = _git("ls-files", "--others", "--exclude-standard", "--full-name", ":/")
+    except (OSError, subprocess.CalledProcessError):
+        return []
+    return names.decode(errors="replace").splitlines()[:UNTRACKED_LIMIT]
+
+
+def _git(*args: str) -> bytes:
+    """Output of git in the checkout this package runs from."""
+    command = ["git", "-C", str(Path(__file__).parent), *args]
+    return subprocess.run(command, capture_output=True, check=True).stdout

@@ -6,9 +6,11 @@ with the estimate of the current window; nothing is remembered.
 The rest of the file mends what that leaves out, each on its own: ``evidence`` takes the
 training prior out of an estimate, which eq. 4 counts as an observation; ``remember``
 accumulates what windows said, without counting a transition once per window that it is in;
-``doubting`` allows that the prior is simply wrong.
+``doubting`` allows that the prior is simply wrong. Other packages bring rules as entry points
+of the group ``p2r_jax.fusion_rules`` (``RULES``).
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import jax.numpy as jnp
@@ -16,6 +18,7 @@ from flax import struct
 from jax.scipy.stats import norm
 from jaxtyping import Array, Float
 
+from p2r_jax.plugins import Origin, Registry, is_import_path
 from p2r_jax.types import Gaussian
 
 VARIANCE_FLOOR = 1e-12  # (1 micrometre)^2: two "certain" beliefs still have a mean
@@ -40,6 +43,10 @@ def fuse(prior: Gaussian, estimate: Gaussian) -> Gaussian:
 
     Finite for every pair of variances: an infinite one contributes nothing,
     two zeros average, two infinities return the plain mean.
+
+    >>> told = fuse(Gaussian(jnp.array(4.0), jnp.array(1.0)), Gaussian(jnp.array(6.0), jnp.inf))
+    >>> float(told.mean), float(told.variance)
+    (4.0, 1.0)
     """
     a = jnp.clip(prior.variance, VARIANCE_FLOOR, VARIANCE_CAP)
     b = jnp.clip(estimate.variance, VARIANCE_FLOOR, VARIANCE_CAP)
@@ -142,21 +149,29 @@ class FusionRule:
       floor: remembered evidence is no surer than this, in standard deviations of theta
         in training.
       doubt: probability that the prior is wrong altogether (implies ``evidence``).
+      function: import path of a function with the signature of ``believe`` that decides
+        instead; of the other settings only ``remember`` then has a meaning: without it
+        ``past`` is None.
     """
 
     evidence: bool = False
     remember: bool = False
     floor: float = 0.15
     doubt: float = 0.0
+    function: str = ""
 
     def __post_init__(self):
         if not (0 <= self.doubt < 1 and self.floor > 0):
             raise ValueError(f"{self}: doubt lies in [0, 1), floor is positive")
+        if self.function and not is_import_path(self.function):
+            raise ValueError(f"{self}: function is an import path, such as my_package.rules:mine")
+        if self.function and (self.evidence or self.doubt):
+            raise ValueError(f"{self}: with a function, evidence and doubt have no meaning")
 
     @property
     def is_paper(self) -> bool:
         """Whether this is eq. 4."""
-        return not (self.evidence or self.remember or self.doubt)
+        return self == FusionRule(floor=self.floor)
 
     def believe(
         self,
@@ -174,7 +189,12 @@ class FusionRule:
           training: distribution of theta in training.
           past: what is remembered; only ``remember`` looks at it.
           history: rows of a window.
+
+        Raises:
+          PluginError: if ``function`` cannot be imported, or returns something else.
         """
+        if self.function:
+            return _ask(self.function, prior, estimate, training, past, history)
         if self.is_paper:
             return fuse(prior, estimate), past
         seen = evidence(estimate, training)
@@ -186,14 +206,37 @@ class FusionRule:
         return update(prior, seen), past
 
 
+def _from_outside(item: "FusionRule | Callable", origin: Origin) -> FusionRule:
+    """A rule of another package: its settings, or the function that decides."""
+    if isinstance(item, FusionRule):
+        return item
+    if not callable(item):
+        raise origin.failure("it is neither a FusionRule nor a function")
+    return FusionRule(function=origin.path)
+
+
 PAPER = FusionRule()
-RULES: dict[str, FusionRule] = {
-    "paper": PAPER,
-    "evidence": FusionRule(evidence=True),
-    "doubt": FusionRule(doubt=0.1),
-    "remember": FusionRule(remember=True),
-    "remember-doubt": FusionRule(remember=True, doubt=0.1),
-}
+RULES = Registry(
+    ("no fusion rule", "rules"),
+    "p2r_jax.fusion_rules",
+    {
+        "paper": PAPER,
+        "evidence": FusionRule(evidence=True),
+        "doubt": FusionRule(doubt=0.1),
+        "remember": FusionRule(remember=True),
+        "remember-doubt": FusionRule(remember=True, doubt=0.1),
+    },
+    _from_outside,
+)
+
+
+def _ask(path: str, *args) -> tuple[Gaussian, Evidence | None]:
+    """What a rule's function says."""
+    origin = Origin(path)
+    answer = origin.load()(*args)
+    if not (isinstance(answer, tuple) and len(answer) == 2 and isinstance(answer[0], Gaussian)):
+        raise origin.failure(f"it returns a {type(answer).__name__}, not (Gaussian, past)")
+    return answer
 
 
 def _surer(a: Evidence, b: Evidence) -> Evidence:

@@ -1,10 +1,10 @@
 """What can be run: tasks as functions that return a frozen configuration.
 
 A task owns its copy of everything (``dataclasses.replace`` makes variants);
-nothing is decided by inheritance or at import.
+nothing is decided by inheritance or at import. Other packages bring tasks as entry points
+of the group ``p2r_jax.tasks``, or are named by import path (``plugins``).
 """
 
-import difflib
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -14,6 +14,7 @@ from typing import Literal
 import numpy as np
 from jaxtyping import Float
 
+from p2r_jax.plugins import Origin, Registry
 from p2r_jax.sim.asset import Asset, load_asset
 from p2r_jax.sim.contact import ContactConfig
 from p2r_jax.sim.planar import PlanarConfig
@@ -130,6 +131,7 @@ class RewardWeights:
       progress, near, success, stray, action_rate: weights.
       free_reach_m: distance between pusher and object's origin up to which ``stray``
         costs nothing.
+      extra: name and weight of terms that are not ours, see ``sim.push.REWARD_TERMS``.
     """
 
     progress: float = 1.0
@@ -138,6 +140,7 @@ class RewardWeights:
     stray: float = -0.2
     action_rate: float = -0.005
     free_reach_m: float = 0.12
+    extra: tuple[tuple[str, float], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -228,22 +231,43 @@ def register(make: Callable[[], Task]) -> Callable[[], Task]:
     return make
 
 
+def _from_outside(make: Callable[[], Task], origin: Origin) -> Callable[[], Task]:
+    """A task function of another package; what it returns must be a task of its name."""
+
+    def checked() -> Task:
+        try:
+            task = make()
+        except Exception as error:
+            raise origin.failure(f"{type(error).__name__}: {error}") from error
+        if not isinstance(task, Task):
+            raise origin.failure(f"it returns a {type(task).__name__}, not a Task")
+        if task.name != origin.short_name:
+            raise origin.failure(f"its task has name={task.name!r}, not {origin.short_name!r}")
+        return task
+
+    return checked
+
+
+TASKS = Registry(("no task", "tasks"), "p2r_jax.tasks", _REGISTRY, _from_outside)
+
+
 def task_names() -> tuple[str, ...]:
-    """Names of all registered tasks."""
-    return tuple(sorted(_REGISTRY))
+    """Names of all registered tasks, those of other packages included."""
+    return tuple(sorted(TASKS))
 
 
 def load_task(name: str) -> Task:
-    """A fresh task by name or from a folder; an unknown name raises KeyError with all names."""
+    """A fresh task by name, by import path, or from a folder.
+
+    Raises:
+      KeyError: for an unknown name; lists all.
+      PluginError: if a task of another package cannot be used, or has a name twice.
+    """
     if Path(name, "task.json").is_file():
         from p2r_jax.task_files import read_task
 
         return read_task(name)
-    if name not in _REGISTRY:
-        near = difflib.get_close_matches(name, _REGISTRY, n=1)
-        hint = f"; did you mean {near[0]!r}?" if near else ""
-        raise KeyError(f"no task {name!r}{hint} (tasks: {', '.join(task_names())})")
-    return _REGISTRY[name]()
+    return TASKS[name]()
 
 
 @register

@@ -85,3 +85,17 @@ def test_a_cluster_of_nobody_says_how_to_start_one():
     said, _ = process.communicate(timeout=120)
     assert process.returncode != 0
     assert "srun" in said
+
+
+def test_the_bytes_of_collectives_are_read_from_the_compiled_program():
+    from benchmarks.scaling import collective_bytes
+
+    hlo = """
+      %all-reduce.3 = f32[128,18]{1,0} all-reduce(f32[128,18]{1,0} %x), channel_id=1
+      %gathered = (f32[4]{0}, pred[3,2]{1,0}) all-gather-start(f32[2]{0} %y)
+      %sum = f32[8]{0} add(f32[8]{0} %a, f32[8]{0} %b)
+    """
+    assert collective_bytes(hlo) == {
+        "all-reduce": {"count": 1, "bytes": 4 * 128 * 18},
+        "all-gather": {"count": 1, "bytes": 4 * 4 + 6},
+    }

@@ -2,11 +2,12 @@
 
 One Flax module, vmapped over members. The window holds o[t-9..t] and the
 actions sent a[t-10..t-1], no theta; rows before the episode's start are zero.
+Other packages bring networks as entry points of the group ``p2r_jax.estimator_networks``.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal, get_args
 
 import jax
 import jax.numpy as jnp
@@ -17,13 +18,14 @@ from jaxtyping import Array, Float
 from p2r_jax.contracts import read_contract, write_contract
 from p2r_jax.files import load_pytree, save_pytree
 from p2r_jax.fusion import ensemble_moments
+from p2r_jax.plugins import Origin, Registry
 from p2r_jax.sim.footprint import Polygon, signed_distance
 from p2r_jax.sim.observation import REACH_SCALE
 from p2r_jax.sim.window import Window, window_inputs
 from p2r_jax.tasks import Task
 from p2r_jax.types import Gaussian
 
-Network = Literal["mlp", "gru"]
+Network = str  # a name in NETWORKS
 Outline = tuple[tuple[tuple[float, float], ...], ...]  # corners of convex parts, m
 TOUCH_M = 0.002  # a gap that measurement noise may open between a pusher and what it touches
 
@@ -42,7 +44,8 @@ class EstimatorContract:
       layers: hidden sizes; of a GRU the first is its state's.
       action_scale_m: metres per unit of action.
       git: revision that trained it.
-      network: what a member is: an MLP of the whole window, or a GRU along it.
+      network: what a member is: ``mlp`` of the whole window, ``gru`` along it, or a name or
+        import path of another package's.
       outline: corners of the object's convex parts, object frame, m; empty for an
         estimator that is not told about contact.
       pusher_radius_m: of the pusher that touches them.
@@ -71,9 +74,7 @@ class EstimatorContract:
         return Gaussian(jnp.array(self.theta_mean), jnp.array(self.theta_std) ** 2)
 
     def __post_init__(self):
-        if self.network not in get_args(Network):
-            known = ", ".join(get_args(Network))
-            raise ValueError(f"no estimator network {self.network!r} (networks: {known})")
+        check_network(self.network)
         if self.network == "gru" and not self.layers:
             raise ValueError("estimator: a GRU needs at least one layer, its state")
 
@@ -117,9 +118,48 @@ def bounded_log_variance(raw: Float[Array, "*n"]) -> Float[Array, "*n"]:
     return low + (high - low) * nn.sigmoid(raw + 2.7)
 
 
-def theta_net(contract: EstimatorContract) -> ThetaNet:
-    """The network of one member."""
+MakeNetwork = Callable[[EstimatorContract], nn.Module]
+
+
+def _ours(contract: EstimatorContract) -> nn.Module:
     return ThetaNet(contract.layers, len(contract.theta), contract.network)
+
+
+def _from_outside(make: MakeNetwork, origin: Origin) -> MakeNetwork:
+    """A network of another package; it must answer as ``ThetaNet`` does."""
+
+    def checked(contract: EstimatorContract) -> nn.Module:
+        net, size = make(contract), len(contract.theta)
+        rows = transitions(Window.empty(contract.history), contract)
+        answer, _ = jax.eval_shape(lambda: net.init_with_output(jax.random.key(0), rows))
+        shapes = [getattr(x, "shape", type(x).__name__) for x in jax.tree.leaves(answer)]
+        if shapes != [(size,), (size,)]:
+            raise origin.failure(f"it returns {shapes}, not mean and log-variance of theta")
+        return net
+
+    return checked
+
+
+NETWORKS = Registry(
+    ("no estimator network", "networks"),
+    "p2r_jax.estimator_networks",
+    {"mlp": _ours, "gru": _ours},
+    _from_outside,
+)
+
+
+def check_network(name: str) -> None:
+    """Raise ValueError, with what exists, for a name that is no network's; imports nothing."""
+    if name not in NETWORKS:
+        raise ValueError(
+            f"no estimator network {name!r} (networks: {', '.join(NETWORKS)}); "
+            "if another package brings it, install that"
+        )
+
+
+def theta_net(contract: EstimatorContract) -> nn.Module:
+    """The network of one member: rows Float[*env t n] to mean and log-variance, Float[*env, K]."""
+    return NETWORKS[contract.network](contract)
 
 
 def transitions(window: Window, contract: EstimatorContract) -> Float[Array, "*env t n"]:

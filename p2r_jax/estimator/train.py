@@ -7,6 +7,7 @@ so training and held-out episodes never mix and a resumed run continues exactly.
 ``train_seeds`` trains several seeds of one configuration in one program.
 """
 
+import contextlib
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -33,15 +34,16 @@ from p2r_jax.estimator.logged import read_windows
 from p2r_jax.estimator.rollouts import Disturbances, Drive, Episodes, collect
 from p2r_jax.estimator.straight_pushes import PushSource, StraightPushes
 from p2r_jax.files import (
-    as_record,
     check_same_run,
     git_revision,
     load_pytree,
-    new_folder,
+    note_resume,
     provenance,
     save_pytree,
+    start_run,
     write_json,
 )
+from p2r_jax.policy.logging import MetricLog
 from p2r_jax.policy.policy import Policy, load_policy
 from p2r_jax.sim.observation import FEATURES
 from p2r_jax.sim.push import PushEnv
@@ -109,6 +111,7 @@ class EstimatorConfig:
             raise ValueError(f"estimator: logged_share is {self.logged_share}, not within 0 and 1")
 
 
+STATE, REPORT = "state.msgpack", "calibration.json"
 RUN_FIELDS = (
     "task",
     "members",
@@ -312,38 +315,62 @@ def train_estimator(config: EstimatorConfig) -> Ensemble:
     """
     training = load_training(config)
     key_train, key_test = seed_keys(config.seed)
-    state = jax.jit(training.init)(key_train)
-    if config.resume:
-        check_same_run(config.out, config, RUN_FIELDS)
-        state = load_pytree(config.out / "state.msgpack", state)
-    else:
-        new_folder(config.out, config.overwrite)
-        write_json(config.out / "config.json", as_record(config) | provenance())
+    state = begin_run(config, jax.jit(training.init)(key_train))
     step = jax.jit(training.round, donate_argnums=0)
     started = time.perf_counter()
     first = int(state.round)
-    for done in range(first + 1, config.rounds + 1):
-        state, nll = step(state)
-        nll = float(nll)
-        save_pytree(config.out / "state.msgpack", state)
-        save_ensemble(config.out / "estimator", Ensemble(state.params, training.contract))
-        rate = (time.perf_counter() - started) / (done - first)
-        print(
-            f"[estimator] round {done}/{config.rounds} | NLL {nll:+.3f} | {rate:.1f} s/round | "
-            f"ETA {rate * (config.rounds - done) / 60:.1f} min",
-            flush=True,
-        )
+    if first == config.rounds:  # killed while it wrote its last round
+        save_run(config, training, state)
+    with contextlib.closing(MetricLog(config.out, after=first)) as log:
+        for done in range(first + 1, config.rounds + 1):
+            state, nll = step(state)
+            seconds = time.perf_counter() - started
+            log.write(done, {"nll": float(nll), "seconds": seconds})
+            save_run(config, training, state)
+            print(round_line(config, done, float(nll), seconds / (done - first)), flush=True)
     ensemble = Ensemble(state.params, training.contract)
     report = heldout_report(training, ensemble, key_test)
-    write_json(config.out / "calibration.json", report | provenance())
+    write_json(config.out / REPORT, report | provenance())
     print_report(report)
     return ensemble
 
 
+def begin_run(
+    config: EstimatorConfig, start: EstimatorState, notes: dict | None = None
+) -> EstimatorState:
+    """Create the run folder, or read the state in it; returns the state to go on from."""
+    if not config.resume:
+        inputs = [path for path in (config.policy, *config.logged) if path is not None]
+        start_run(config.out, config, config.overwrite, inputs, notes)
+        return start
+    check_same_run(config.out, config, RUN_FIELDS)
+    state = load_pytree(config.out / STATE, start)
+    note_resume(config.out, int(state.round), notes)
+    return state
+
+
+def save_run(config: EstimatorConfig, training: EstimatorTraining, state: EstimatorState) -> None:
+    """Write what a resume and what a user needs."""
+    save_pytree(config.out / STATE, state)
+    save_ensemble(config.out / "estimator", Ensemble(state.params, training.contract))
+
+
+def round_line(config: EstimatorConfig, done: int, nll: float, rate: float) -> str:
+    """What the console says after a round that took ``rate`` seconds."""
+    return (
+        f"[estimator] round {done}/{config.rounds} | NLL {nll:+.3f} | {rate:.1f} s/round | "
+        f"ETA {rate * (config.rounds - done) / 60:.1f} min"
+    )
+
+
 def heldout_report(training: EstimatorTraining, ensemble: Ensemble, key: Array) -> dict:
-    """Calibration on held-out episodes: of the first component, all by name in ``components``."""
+    """Calibration on held-out episodes of the training's count."""
     count = training.config.test_episodes
     data = jax.jit(lambda e, k: training.collect(e, k, count, test=True))(ensemble, key)
-    names = ensemble.contract.theta
+    return report_of(data, ensemble.contract.theta)
+
+
+def report_of(data: Episodes, names: Sequence[str]) -> dict:
+    """Calibration of the first component of theta, and of all by name in ``components``."""
     reports = {name: calibration_report(data, component=i) for i, name in enumerate(names)}
     return reports[names[0]] | ({"components": reports} if len(names) > 1 else {})

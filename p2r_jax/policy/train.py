@@ -7,6 +7,7 @@ and curriculum; ``dr-history`` is ``dr`` that also sees what the estimator sees.
 """
 
 import time
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -14,15 +15,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from p2r_jax.files import (
-    as_record,
-    check_same_run,
-    load_pytree,
-    new_folder,
-    provenance,
-    save_pytree,
-    write_json,
-)
+from p2r_jax.files import check_same_run, load_pytree, note_resume, save_pytree, start_run
+from p2r_jax.policy.devices import DeviceChoice, Devices
 from p2r_jax.policy.logging import MetricLog
 from p2r_jax.policy.policy import Phase, Policy, contract_of, policy_from_training, save_policy
 from p2r_jax.policy.ppo import PPO, PPOConfig, TrainState
@@ -38,6 +32,9 @@ THETA_INPUT = {
     "dr-history": "constant",
 }
 PHASES = tuple(THETA_INPUT)
+RUN_FIELDS = ("task", "phase", "ppo")  # what a resumed run must share with its start
+LEARNER = "learner.msgpack"
+AfterCheckpoint = Callable[[int, Policy], None]  # of the control steps done, and the policy
 
 
 @dataclass(frozen=True)
@@ -55,6 +52,10 @@ class TrainConfig:
       overwrite: allow a folder that is not empty.
       wandb_project: log to Weights & Biases as well.
       max_dumps: episodes whose physics blew up that are kept in ``out/blowups``.
+      devices: ``one``, all of this machine (``local``) or of all processes (``cluster``, one
+        setting for SLURM); environments are split among them.
+      video_every: control steps between films of an episode, taken at checkpoints into
+        ``out/videos``; 0 for none. See ``runs.videos``, which a notebook passes itself.
     """
 
     task: Task
@@ -67,6 +68,8 @@ class TrainConfig:
     overwrite: bool = False
     wandb_project: str | None = None
     max_dumps: int = 4
+    devices: DeviceChoice = "one"
+    video_every: int = 0
 
 
 def default_ppo(phase: Phase) -> PPOConfig:
@@ -90,10 +93,14 @@ def phase_task(task: Task, phase: Phase) -> Task:
     return replace(task, theta_input=THETA_INPUT[phase], actor_history=history)
 
 
-def train(config: TrainConfig) -> Policy:
+def train(config: TrainConfig, after_checkpoint: AfterCheckpoint | None = None) -> Policy:
     """Run or resume a training; returns the policy, which is also in ``out/policy``.
 
     Ctrl-C saves a checkpoint before it stops.
+
+    Args:
+      config: the run.
+      after_checkpoint: called whenever one has been written.
 
     Raises:
       ValueError: for a ``noisy`` run without ``init``, or a resume of another run.
@@ -102,30 +109,40 @@ def train(config: TrainConfig) -> Policy:
     task = phase_task(config.task, config.phase)
     if config.phase == "noisy" and config.init is None:
         raise ValueError("phase noisy continues a privileged policy: give its run folder as --init")
+    devices = Devices(config.devices, config.ppo.num_envs, config.ppo.num_minibatches)
     ppo = PPO(TrainingEnv(PushEnv(task), task.episode_length), config.ppo)
-    state = _restore(config, ppo) if config.resume else _start(config, ppo)
-    log = MetricLog(config.out, config.wandb_project, asdict(config))
+    state = (_restore if config.resume else _start)(config, ppo, devices)
+    steps = int(state.update) * config.ppo.steps_per_update
+    log = None  # only the first process keeps records
+    if devices.is_lead:
+        log = MetricLog(config.out, config.wandb_project, asdict(config), after=steps)
     try:
-        state = _loop(config, task, ppo, state, log)
+        state = _loop(config, task, ppo, state, devices, log, after_checkpoint)
     finally:
-        log.close()
-    return _policy(config, task, ppo, state)
+        if log:
+            log.close()
+    return _policy(config, task, ppo, devices.gather(state))
 
 
-def _start(config: TrainConfig, ppo: PPO) -> TrainState:
-    new_folder(config.out, config.overwrite)
-    write_json(config.out / "config.json", as_record(config) | provenance())
+def _start(config: TrainConfig, ppo: PPO, devices: Devices) -> TrainState:
+    inputs = [] if config.init is None else [config.init / LEARNER]
+    if devices.is_lead:
+        start_run(config.out, config, config.overwrite, inputs)
     key = jax.random.key(config.ppo.seed)
     if config.init is None:
-        return jax.jit(ppo.init)(key)
-    source = load_pytree(config.init / "learner.msgpack", _learner(jax.eval_shape(ppo.init, key)))
-    return jax.jit(ppo.init)(key, source["params"], source["normalizer"])
+        return devices.jit_init(ppo.init, config.ppo.num_envs, key)
+    source = load_pytree(config.init / LEARNER, _learner(jax.eval_shape(ppo.init, key)))
+    warm = source["params"], source["normalizer"]
+    return devices.jit_init(ppo.init, config.ppo.num_envs, key, *warm)
 
 
-def _restore(config: TrainConfig, ppo: PPO) -> TrainState:
-    check_same_run(config.out, config, ("task", "phase", "ppo"))
+def _restore(config: TrainConfig, ppo: PPO, devices: Devices) -> TrainState:
+    check_same_run(config.out, config, RUN_FIELDS)
     template = jax.jit(ppo.init)(jax.random.key(config.ppo.seed))
-    return load_pytree(config.out / "state.msgpack", template)
+    state = load_pytree(config.out / "state.msgpack", template)
+    if devices.is_lead:
+        note_resume(config.out, int(state.update) * config.ppo.steps_per_update)
+    return devices.place(state, config.ppo.num_envs)
 
 
 def _learner(state: TrainState) -> dict:
@@ -135,7 +152,7 @@ def _learner(state: TrainState) -> dict:
 
 def _save(config: TrainConfig, task: Task, ppo: PPO, state: TrainState) -> None:
     save_pytree(config.out / "state.msgpack", state)
-    save_pytree(config.out / "learner.msgpack", _learner(state))
+    save_pytree(config.out / LEARNER, _learner(state))
     save_policy(config.out / "policy", _policy(config, task, ppo, state))
 
 
@@ -145,44 +162,92 @@ def _policy(config: TrainConfig, task: Task, ppo: PPO, state: TrainState) -> Pol
     return policy_from_training(state.params, state.normalizer, contract)
 
 
-def _loop(config: TrainConfig, task: Task, ppo: PPO, state: TrainState, log: MetricLog):
-    update = jax.jit(ppo.update_and_record, donate_argnums=0)
+def _loop(
+    config: TrainConfig,
+    task: Task,
+    ppo: PPO,
+    state: TrainState,
+    devices: Devices,
+    log: MetricLog | None,
+    after_checkpoint: AfterCheckpoint | None,
+) -> TrainState:
+    update = devices.jit_update(ppo.update_and_record, state, config.ppo.num_envs)
     watch = BlowupWatch(config.out / "blowups", task, config.ppo.unroll_length, config.max_dumps)
-    evaluate = jax.jit(lambda p, k: evaluate_policy(task, p, k))
     total, first = config.ppo.num_updates, int(state.update)
     every = max(total // config.evaluations, 1)
-    key_eval, started = jax.random.key(config.ppo.seed + 1), None
+    keeper = _Keeper(config, task, ppo, log, after_checkpoint, first)
+    if first == total and devices.is_lead:  # killed while it wrote its last checkpoint
+        _save(config, task, ppo, devices.gather(state))
     try:
         for done in range(first + 1, total + 1):
             state, metrics, record = update(state)
-            watch.add(done, metrics["sim/nan_envs"], record)
-            if started is None:  # the clock starts after compilation
-                jax.block_until_ready(metrics)
-                started = time.perf_counter()
+            if devices.is_one_process:  # it can look at every environment
+                watch.add(done, metrics["sim/nan_envs"], record)
+            keeper.start_clock(metrics)
             if done % every and done != total:
                 continue
-            policy = _policy(config, task, ppo, state)
-            row = jax.device_get(metrics | evaluate(policy, key_eval))
-            elapsed = time.perf_counter() - started
-            rate = (done - first - 1) * config.ppo.steps_per_update / max(elapsed, 1e-9)
-            row = {k: float(v) for k, v in row.items()} | {"steps_per_s": rate, "seconds": elapsed}
-            row["sim/nan_envs"] = watch.take_count()  # of all updates since the last row
-            steps = done * config.ppo.steps_per_update
-            log.write(steps, row)
-            _save(config, task, ppo, state)
-            eta = (total - done) * config.ppo.steps_per_update / max(rate, 1.0)
-            print(
-                f"[{config.phase}] {steps / 1e6:6.1f} M steps | {rate / 1e3:5.1f} k/s | "
-                f"ETA {eta / 60:4.1f} min | strict success {row['eval/success']:.3f} | "
-                f"reward {row['eval/reward']:.1f}",
-                flush=True,
-            )
+            whole = devices.gather(state)
+            if devices.is_lead:
+                blown = watch.take_count() if devices.is_one_process else None
+                keeper.checkpoint(whole, jax.device_get(metrics), blown)
     except KeyboardInterrupt:
-        _save(config, task, ppo, state)
+        if not devices.is_one_process:  # the others may be elsewhere: no way to gather
+            print("\nstopped; continue from the last checkpoint with --resume")
+            raise
+        _save(config, task, ppo, devices.gather(state))
         watch.read()
         print(f"\nstopped at {int(state.update)} updates; continue with --resume")
         raise
     return state
+
+
+class _Keeper:
+    """Evaluates, logs, saves and reports at every checkpoint."""
+
+    def __init__(
+        self,
+        config: TrainConfig,
+        task: Task,
+        ppo: PPO,
+        log: MetricLog | None,
+        after_checkpoint: AfterCheckpoint | None,
+        first: int,
+    ):
+        self.config, self.task, self.ppo, self.log = config, task, ppo, log
+        self.after_checkpoint, self.first = after_checkpoint, first
+        self.evaluate = jax.jit(lambda policy, key: evaluate_policy(task, policy, key))
+        self.key = jax.random.key(config.ppo.seed + 1)
+        self.started: float | None = None
+
+    def start_clock(self, metrics: dict) -> None:
+        """Once, after the update that compiled."""
+        if self.started is None:
+            jax.block_until_ready(metrics)
+            self.started = time.perf_counter()
+
+    def checkpoint(self, state: TrainState, metrics: dict, blown: int | None) -> None:
+        """Of a whole state; ``blown``: environments that blew up since the last one, if known."""
+        config, done = self.config, int(state.update)
+        policy = _policy(config, self.task, self.ppo, state)
+        same = policy.replace(contract=replace(policy.contract, steps=0))  # one trace for all
+        row = metrics | jax.device_get(self.evaluate(same, self.key))
+        elapsed = time.perf_counter() - self.started
+        per_update = config.ppo.steps_per_update
+        rate = (done - self.first - 1) * per_update / max(elapsed, 1e-9)
+        row = {k: float(v) for k, v in row.items()} | {"steps_per_s": rate, "seconds": elapsed}
+        if blown is not None:
+            row["sim/nan_envs"] = blown
+        self.log.write(done * per_update, row)
+        _save(config, self.task, self.ppo, state)
+        if self.after_checkpoint:
+            self.after_checkpoint(done * per_update, policy)
+        eta = (config.ppo.num_updates - done) * per_update / max(rate, 1.0)
+        print(
+            f"[{config.phase}] {done * per_update / 1e6:6.1f} M steps | {rate / 1e3:5.1f} k/s | "
+            f"ETA {eta / 60:4.1f} min | strict success {row['eval/success']:.3f} | "
+            f"reward {row['eval/reward']:.1f}",
+            flush=True,
+        )
 
 
 def evaluate_policy(

@@ -1,0 +1,1 @@
+"""The object in every frame: segmenters behind one protocol."""

@@ -1,0 +1,1 @@
+"""Gaussian splats: a differentiable JAX rasteriser and fits to calibrated views."""
