@@ -3,7 +3,7 @@ SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help env demo checkpoints test test-slow test-legacy lint lock clean
+.PHONY: help env demo checkpoints test test-slow test-legacy test-torch test-package docs lint lock clean
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 VENV := .venv
@@ -50,13 +50,32 @@ test-legacy: $(STAMP)  ## gemini-legacy through its real, ended package, in buil
 	build/legacy/bin/pip install --quiet google-generativeai==0.8.6
 	$(BIN)/python -m pytest tests/test_prior_providers.py -k legacy
 
+# torch, SAM-2 and gsplat beside the locked packages; a CPU build of torch is enough.
+TORCH := torch==2.13.0 transformers==5.23.0 gsplat==1.5.3 hydra-core==1.3.8 iopath==0.1.10
+test-torch: $(STAMP)  ## segmentation and projection against torch, in build/torch (GBs from PyPI)
+	[[ -x build/torch/bin/python ]] || $(PYTHON) -m venv build/torch
+	realpath $(VENV)/lib/python$(PYVER)/site-packages > build/torch/lib/python$(PYVER)/site-packages/base.pth
+	build/torch/bin/pip install --quiet $(TORCH) 'setuptools<82' wheel
+	build/torch/bin/pip install --quiet --no-deps torchvision==0.28.0
+	SAM2_BUILD_CUDA=0 build/torch/bin/pip install --quiet --no-deps --no-build-isolation sam2==1.1.0
+	build/torch/bin/python -m pytest -m 'slow or not slow' \
+	  tests/test_segment_networks.py tests/test_splat_projection.py tests/test_splat_backends.py
+
+test-package: $(STAMP)  ## wheel, clean environment, extras, lowest versions (asks the package index)
+	$(BIN)/python -m pytest -m slow tests/test_packaging.py
+	$(BIN)/python -m benchmarks.packaging resolve
+	$(BIN)/python -m benchmarks.packaging lowest
+
+docs: $(STAMP)  ## the documentation site, strict, into build/site
+	$(BIN)/mkdocs build --strict
+
 lint: $(STAMP)  ## ruff: checks and format
 	$(BIN)/ruff check .
-	$(BIN)/ruff format --check p2r_jax benchmarks experiments tests
+	$(BIN)/ruff format --check p2r_jax benchmarks docs experiments notebooks tests
 
 lock:  ## resolve the dependencies anew into requirements/lock-VERSION.txt (PYTHON=...)
 	rm -rf build/lock && $(PYTHON) -m venv build/lock
-	build/lock/bin/pip install --quiet '.[viz,mesh,logs,vlm,deploy,hardware,onnx,dev]' '$(HOLD)'
+	build/lock/bin/pip install --quiet '.[viz,mesh,logs,vlm,deploy,hardware,onnx,reconstruct,pymeshlab,sweep,notebooks,docs,dev]' '$(HOLD)'
 	build/lock/bin/pip freeze --exclude p2r_jax | tr 'A-Z_' 'a-z-' | LC_ALL=C sort -t = -k 1,1 > build/lock.txt
 	mv build/lock.txt requirements/lock-$(PYVER).txt && rm -rf build/lock
 	git --no-pager diff --stat -- requirements

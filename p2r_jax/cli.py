@@ -16,12 +16,17 @@ class UsageError(Exception):
 
 def tasks(args: Sequence[str]) -> None:
     """List the tasks: object, theta with its training range, control."""
+    from p2r_jax.plugins import PluginError
     from p2r_jax.tasks import load_task, task_names
 
     if args:
         raise UsageError("p2r tasks takes no options")
     for name in task_names():
-        task = load_task(name)
+        try:
+            task = load_task(name)
+        except PluginError as error:  # the others are still worth listing
+            print(f"{name}: {error}")
+            continue
         print(
             f"{name}: {task.object.name}, {task.episode_length} actions of "
             f"{100 * task.action_scale_m:g} cm at {1 / task.control_period_s:g} Hz"
@@ -185,6 +190,53 @@ def recover(args: Sequence[str]) -> None:
     run(tyro.cli(RecoverConfig, args=args, prog="p2r recover"))
 
 
+def sweep(args: Sequence[str]) -> None:
+    """Many runs from one file, continued where it stopped: p2r sweep FILE, p2r sweep status DIR."""
+    import tyro
+
+    from p2r_jax.sweep.command import StatusConfig, SweepConfig, status_command, sweep_command
+
+    if args and args[0] == "status":
+        status_command(tyro.cli(StatusConfig, args=args[1:], prog="p2r sweep status"))
+    elif not sweep_command(tyro.cli(SweepConfig, args=args, prog="p2r sweep")):
+        raise UsageError("some runs of the sweep failed; `p2r sweep status DIR` shows why")
+
+
+def runs(args: Sequence[str]) -> None:
+    """List the runs below a folder: p2r runs [DIR]; p2r runs export [DIR] --mlflow OUT."""
+    import tyro
+
+    if args and args[0] == "export":
+        from p2r_jax.runs.mlflow import ExportConfig, export
+
+        export(tyro.cli(ExportConfig, args=args[1:], prog="p2r runs export"))
+        return
+    from p2r_jax.runs.listing import RunsConfig, list_runs
+
+    list_runs(tyro.cli(RunsConfig, args=args, prog="p2r runs"))
+
+
+def compare(args: Sequence[str]) -> None:
+    """Runs side by side, with intervals over seeds: p2r compare RUN RUN... --out DIR."""
+    import tyro
+
+    from p2r_jax.runs.compare import CompareConfig
+    from p2r_jax.runs.compare import compare as run
+
+    run(tyro.cli(CompareConfig, args=args, prog="p2r compare"))
+
+
+def reproduce(args: Sequence[str]) -> None:
+    """Do a run again from its folder and say whether it matched: p2r reproduce RUN --out DIR."""
+    import tyro
+
+    from p2r_jax.runs.reproduce import ReproduceConfig
+    from p2r_jax.runs.reproduce import reproduce as run
+
+    if not run(tyro.cli(ReproduceConfig, args=args, prog="p2r reproduce")):
+        raise UsageError("the runs differ")
+
+
 def bench(args: Sequence[str]) -> None:
     """Benchmarks of this checkout: p2r bench [NAME...], p2r bench --compare A B."""
     import tyro
@@ -210,6 +262,10 @@ COMMANDS: dict[str, Callable[[Sequence[str]], None]] = {
     "export": export,
     "deploy": deploy,
     "recover": recover,
+    "sweep": sweep,
+    "runs": runs,
+    "compare": compare,
+    "reproduce": reproduce,
     "bench": bench,
 }
 
@@ -222,9 +278,11 @@ def _task_names() -> tuple[str, ...]:
 
 def _positional(args: Sequence[str], what: str, choices: Sequence[str], command: str):
     """First argument, which must be one of ``choices``, and the rest."""
+    from p2r_jax.plugins import is_import_path
+
     if not args or args[0].startswith("-"):
         raise UsageError(f"p2r {command}: give a {what} first, one of: {', '.join(choices)}")
-    if what == "TASK" and Path(args[0], "task.json").is_file():
+    if what == "TASK" and (is_import_path(args[0]) or Path(args[0], "task.json").is_file()):
         return args[0], args[1:]
     if args[0] not in choices:
         raise UsageError(f"p2r {command}: no {what} {args[0]!r}{_suggest(args[0], choices)}")

@@ -192,6 +192,8 @@ def first_difference(old: Any, new: Any, path: str) -> tuple[str, Any, Any] | No
     """Where two JSON values first differ: dotted path and both values; None if nowhere."""
     if isinstance(old, dict) and isinstance(new, dict):
         for key in sorted(set(old) | set(new)):
+            if key not in old and not new[key]:
+                continue  # a setting that came later, and is not used
             found = first_difference(old.get(key), new.get(key), f"{path}.{key}")
             if found:
                 return found

@@ -24,6 +24,7 @@ from p2r_jax.estimator.ensemble import (
     Ensemble,
     EstimatorContract,
     Network,
+    check_network,
     init_ensemble,
     outline_of,
     save_ensemble,
@@ -109,6 +110,7 @@ class EstimatorConfig:
             raise ValueError(f"estimator: history is {self.history}; motion needs 2 rows or more")
         if not 0 < self.logged_share < 1:
             raise ValueError(f"estimator: logged_share is {self.logged_share}, not within 0 and 1")
+        check_network(self.network)
 
 
 STATE, REPORT = "state.msgpack", "calibration.json"

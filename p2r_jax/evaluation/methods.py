@@ -15,6 +15,7 @@ from p2r_jax.estimator.ensemble import Ensemble, EstimatorContract, init_ensembl
 from p2r_jax.estimator.online import window_sysid
 from p2r_jax.files import git_revision
 from p2r_jax.fusion import RULES
+from p2r_jax.plugins import is_import_path
 from p2r_jax.policy.policy import Phase, Policy, load_policy
 from p2r_jax.prior.prior import Prior, gaussian_for
 from p2r_jax.sim.asset import Asset
@@ -65,13 +66,13 @@ OTHER_METHODS: dict[str, Method] = {  # run by name; no row of the published tab
     ),
     "sysid-only": Method("noisy", "estimate", "prior", "noisy policy, identification", "sysid"),
 }
-OTHER_METHODS |= {
-    f"fused-{rule}": Method(
-        "noisy", "fused", "prior", f"noisy policy, fused by the rule {rule!r}", rule=rule
-    )
-    for rule in RULES
-    if rule != "paper"
-}
+
+
+def _fused_by(rule: str) -> Method:
+    return Method("noisy", "fused", "prior", f"noisy policy, fused by the rule {rule!r}", rule=rule)
+
+
+OTHER_METHODS |= {f"fused-{rule}": _fused_by(rule) for rule in RULES if rule != "paper"}
 REFERENCE = "privileged"  # what the others are compared with, trial by trial
 
 
@@ -109,8 +110,13 @@ CONDITIONS |= {f"top-prior-{x}": Condition(0.095, f"paper-iv-{x}") for x in TABL
 
 
 def method(name: str) -> Method:
-    """A method by name; an unknown one raises KeyError that lists what exists."""
+    """A method by name; an unknown one raises KeyError that lists what exists.
+
+    ``fused-package.module:rule`` fuses by a rule of another package.
+    """
     known = METHODS | OTHER_METHODS
+    if (rule := name.removeprefix("fused-")) != name and is_import_path(rule):
+        return _fused_by(rule)
     if name not in known:
         raise KeyError(f"no method {name!r} (methods: {', '.join(known)})")
     return known[name]

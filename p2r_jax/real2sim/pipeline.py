@@ -16,7 +16,7 @@ from tyro.conf import Positional
 
 from p2r_jax.files import as_record, write_json
 from p2r_jax.real2sim.asset.step import AssetConfig, AssetResult, check_asset_config, make_asset
-from p2r_jax.real2sim.cameras.step import CamerasConfig, find_cameras, read_cameras
+from p2r_jax.real2sim.cameras.step import CamerasConfig, CamerasResult, find_cameras, read_cameras
 from p2r_jax.real2sim.depths import depth_maps
 from p2r_jax.real2sim.errors import CaptureError
 from p2r_jax.real2sim.frames import FramesConfig, extract_frames, read_frames
@@ -88,6 +88,13 @@ class Step(NamedTuple):
     read: Callable[[ReconstructConfig, dict], Any]
 
 
+def _run_cameras(config: ReconstructConfig, done: dict) -> CamerasResult:
+    masks = done["masks"].masks
+    kept = tuple(frame for frame in done["frames"].frames if frame.name in masks)
+    frames = replace(done["frames"], frames=kept)
+    return find_cameras(config.cameras, frames, masks, config.out / "cameras")
+
+
 def _run_splat(config: ReconstructConfig, done: dict) -> Splat:
     views = done["cameras"].views
     points, _, _ = surface_points(carve(views, config.mesh.hull), views, config.splat.gaussians)
@@ -117,12 +124,7 @@ STEPS: dict[StepName, Step] = {
         lambda c, done: make_masks(c.masks, done["frames"], c.out / "masks"),
         lambda c, _: read_masks(c.out / "masks"),
     ),
-    "cameras": Step(
-        lambda c, done: find_cameras(
-            c.cameras, done["frames"], done["masks"].masks, c.out / "cameras"
-        ),
-        lambda c, _: read_cameras(c.out / "cameras"),
-    ),
+    "cameras": Step(_run_cameras, lambda c, _: read_cameras(c.out / "cameras")),
     "splat": Step(_run_splat, lambda c, _: read_ply(c.out / "splat" / "splat.ply")),
     "mesh": Step(_run_mesh, lambda c, _: c.out / "mesh"),
     "asset": Step(_run_asset, _run_asset),  # takes seconds
