@@ -209,6 +209,9 @@ def test_a_changed_sweep_is_refused_where_runs_would_mix(write, fake):
     assert launch.sweep(write("list: [{name: small, members: 1}]"))
     with pytest.raises(ValueError, match=r"with base.rounds = 3, not 4; choose another out"):
         launch.sweep(write("list: [{name: small, members: 1}]", HEAD.replace("3}", "4}")))
+    head = HEAD.replace("rounds: 3", "rounds: 3, contact: false")
+    with pytest.raises(ValueError, match=r'with base.contact = "unset", not false'):
+        launch.sweep(write("list: [{name: small, members: 1}]", head))
     with pytest.raises(ValueError, match=r"holds a variant with .'members': 1., not .'members': 2"):
         launch.sweep(write("list: [{name: small, members: 2}]"))
 

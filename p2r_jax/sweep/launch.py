@@ -6,10 +6,10 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from tqdm import tqdm
 
-from p2r_jax.files import first_difference
 from p2r_jax.sweep.claims import Claims, this_process
 from p2r_jax.sweep.plan import check_variants, jobs, variants
 from p2r_jax.sweep.search import import_optuna, mend_journal
@@ -118,18 +118,20 @@ def check_same_sweep(sweep: Sweep) -> None:
             "sweep is changed"
         )
     for name in FIXED:
-        _refuse(sweep, first_difference(old.get(name), new.get(name), name))
+        _refuse_change(sweep, name, old.get(name), new.get(name))
     for way in ("random", "optuna"):
         for name in FIXED_SEARCH if way in old and way in new else ():
-            before, now = old[way].get(name), new[way].get(name)
-            _refuse(sweep, first_difference(before, now, f"{way}.{name}"))
+            _refuse_change(sweep, f"{way}.{name}", old[way].get(name), new[way].get(name))
     for variant in variants(sweep) if not sweep.optuna else ():
         check_variant(sweep, variant, variant.changes or {})
 
 
-def _refuse(sweep: Sweep, difference: tuple | None) -> None:
-    if difference:
-        path, before, now = difference
+def _refuse_change(sweep: Sweep, path: str, before: Any, now: Any) -> None:
+    """Raise for two values that are not the same, naming the first entry that is not."""
+    if isinstance(before, dict) and isinstance(now, dict):
+        for key in sorted({*before, *now}):
+            _refuse_change(sweep, f"{path}.{key}", before.get(key, "unset"), now.get(key, "unset"))
+    elif before != now:
         raise ValueError(
             f"{sweep.out} holds a sweep with {path} = {json.dumps(before)}, not "
             f"{json.dumps(now)}; choose another out"
