@@ -20,6 +20,7 @@ from pathlib import Path
 
 import readme_ablations
 import readme_deploy
+import readme_machines
 import readme_reconstruction
 import readme_tables as make
 
@@ -180,6 +181,20 @@ TABLES = {
         (f"{BENCHMARKS}/rasteriser.json",),
         "python -m benchmarks.rasteriser",
         readme_reconstruction.rasteriser,
+    ),
+    "scaling": Table(
+        (f"{BENCHMARKS}/scaling.json",), "python -m benchmarks.scaling", readme_machines.scaling
+    ),
+    "evaluation": Table(
+        (f"{BENCHMARKS}/evaluation.json",),
+        "python -m benchmarks.evaluation",
+        readme_machines.evaluation,
+    ),
+    "sweep": Table(
+        (f"{BENCHMARKS}/sweep.json",), "python -m benchmarks.sweep", readme_machines.sweep
+    ),
+    "start-up": Table(
+        (f"{BENCHMARKS}/start_up.json",), "python -m benchmarks.start_up", readme_machines.start_up
     ),
     "control-loop": Table(
         (f"{BENCHMARKS}/control_loop.json",),

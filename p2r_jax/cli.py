@@ -44,11 +44,13 @@ def train(args: Sequence[str]) -> None:
 
     from p2r_jax.policy.train import PHASES, TrainConfig, default_train
     from p2r_jax.policy.train import train as run
+    from p2r_jax.runs.videos import episode_videos
 
     task, args = _positional(args, "TASK", _task_names(), "train")
     phase, args = _positional(args, "PHASE", PHASES, f"train {task}")
     default = default_train(task, phase, tyro.MISSING)
-    run(tyro.cli(TrainConfig, default=default, args=args, prog=f"p2r train {task} {phase}"))
+    config = tyro.cli(TrainConfig, default=default, args=args, prog=f"p2r train {task} {phase}")
+    run(config, episode_videos(config))
 
 
 def train_estimator(args: Sequence[str]) -> None:
@@ -199,7 +201,7 @@ def sweep(args: Sequence[str]) -> None:
     if args and args[0] == "status":
         status_command(tyro.cli(StatusConfig, args=args[1:], prog="p2r sweep status"))
     elif not sweep_command(tyro.cli(SweepConfig, args=args, prog="p2r sweep")):
-        raise UsageError("some runs of the sweep failed; `p2r sweep status DIR` shows why")
+        raise SystemExit(1)
 
 
 def runs(args: Sequence[str]) -> None:
@@ -234,7 +236,7 @@ def reproduce(args: Sequence[str]) -> None:
     from p2r_jax.runs.reproduce import reproduce as run
 
     if not run(tyro.cli(ReproduceConfig, args=args, prog="p2r reproduce")):
-        raise UsageError("the runs differ")
+        raise SystemExit(1)
 
 
 def bench(args: Sequence[str]) -> None:

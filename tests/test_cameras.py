@@ -1,6 +1,9 @@
 """Poses that are given, metres, the table, and what is said when they do not fit."""
 
 import json
+import os
+import signal
+import time
 from dataclasses import replace
 
 import numpy as np
@@ -17,7 +20,7 @@ from scipy.spatial.transform import Rotation  # noqa: E402
 from p2r_jax.real2sim.cameras import step  # noqa: E402
 from p2r_jax.real2sim.cameras.rig import Lens, Rig, Similarity, align, compare  # noqa: E402
 from p2r_jax.real2sim.cameras.scale import ScaleConfig  # noqa: E402
-from p2r_jax.real2sim.cameras.sfm import SfmConfig, check_registered, focal_from_exif  # noqa: E402
+from p2r_jax.real2sim.cameras.sfm import SfmConfig, check_registered, focal_from_exif, interruptible  # noqa: E402
 from p2r_jax.real2sim.cameras.silhouettes import locate, read_silhouettes  # noqa: E402
 from p2r_jax.real2sim.cameras.step import (  # noqa: E402
     CamerasConfig,
@@ -462,6 +465,22 @@ def test_views_from_one_side_are_doubted(scene):
     seen = read_silhouettes(near, scene.masks)
     (why,) = doubts(near, locate(near, seen))
     assert "all views within" in why
+
+
+def test_ctrl_c_ends_a_long_call_of_pycolmap():
+    ended = []
+
+    def long_call(cancellation_token):
+        os.kill(os.getpid(), signal.SIGINT)
+        for _ in range(500):
+            if cancellation_token.is_cancelled:
+                ended.append(True)
+                return
+            time.sleep(0.01)
+
+    with pytest.raises(KeyboardInterrupt):
+        interruptible(long_call)
+    assert ended == [True]
 
 
 def test_the_focal_length_comes_from_exif_of_the_photos(tmp_path):

@@ -11,7 +11,7 @@ from p2r_jax.real2sim.splat.dense import render_dense
 from p2r_jax.real2sim.splat.gaussians import Splat, rotation_matrices
 from p2r_jax.real2sim.splat.projection import Camera, project
 from p2r_jax.real2sim.splat.raster import render
-from p2r_jax.real2sim.splat.surface import median_depth
+from p2r_jax.real2sim.splat.surface import bend, facing_normals, median_depth
 from p2r_jax.real2sim.splat.tiles import ALPHA_MIN, RasterSettings, tile_lists
 
 WIDTH, HEIGHT = 44, 36  # neither is a multiple of the tile
@@ -186,6 +186,13 @@ def test_gaussians_behind_the_camera_are_invisible_and_harmless():
         np.testing.assert_array_equal(leaf, 0)
 
 
+def plane(camera, normal, distance):
+    """Depth of a plane, as the camera sees it."""
+    y, x = np.mgrid[: camera.height, : camera.width] + 0.5
+    rays = np.stack([x, y, np.ones_like(x)], -1) @ np.linalg.inv(camera.K).T
+    return distance * normal[2] / (rays @ normal)
+
+
 def wall(camera, normal, distance, layers):
     """Wide flat Gaussians on planes, the first one nearest; returns the first one's depths."""
     side = np.linspace(-0.12, 0.12, 24)
@@ -204,9 +211,7 @@ def wall(camera, normal, distance, layers):
         means, np.tile(q, (count, 1)), np.tile(np.log([0.008, 0.008, 2e-4]), (count, 1)),
         np.full(count, 1.0), np.zeros((count, 1, 3)),
     )  # fmt: skip
-    y, x = np.mgrid[: camera.height, : camera.width] + 0.5
-    rays = np.stack([x, y, np.ones_like(x)], -1) @ np.linalg.inv(camera.K).T
-    depths = distance * n[2] / (rays @ n)
+    depths = plane(camera, n, distance)
     return Splat(*(jnp.asarray(x, jnp.float32) for x in leaves)), depths
 
 
@@ -223,3 +228,24 @@ def test_median_depth_is_zero_where_nothing_is():
     splat, _ = wall(ahead, [0.4, -0.2, 1.0], 0.3, layers=3)
     away = ahead.replace(T_camera_world=jnp.eye(4).at[2, 3].set(-5.0))
     assert float(MEDIAN(splat, away).max()) == 0
+
+
+def test_bend_is_zero_for_a_plane_and_one_less_the_cosine_of_an_angle_beyond():
+    ahead = camera().replace(T_camera_world=jnp.eye(4))
+    normal = np.array([0.3, -0.2, -1.0]) / np.linalg.norm([0.3, -0.2, -1.0])
+    depth = jnp.asarray(plane(ahead, normal, 0.3), jnp.float32)
+    blended = jnp.broadcast_to(jnp.asarray(normal, jnp.float32), (HEIGHT, WIDTH, 3))
+    solid = jnp.ones((HEIGHT, WIDTH))
+    assert float(bend(blended, depth, solid, ahead)) == pytest.approx(0, abs=1e-4)
+    towards = jnp.broadcast_to(jnp.array([0.0, 0.0, -1.0]), blended.shape)
+    assert float(bend(towards, depth, solid, ahead)) == pytest.approx(1 + normal[2], abs=1e-4)
+    assert float(bend(towards, depth, 0.5 * solid, ahead)) == 0
+
+
+def test_normals_face_the_camera():
+    ahead = camera().replace(T_camera_world=jnp.eye(4))
+    splat, _ = wall(ahead, [0.4, -0.2, 1.0], 0.3, layers=1)
+    expected = -np.array([0.4, -0.2, 1.0]) / np.linalg.norm([0.4, -0.2, 1.0])
+    np.testing.assert_allclose(
+        facing_normals(splat, ahead), np.tile(expected, (len(splat.means), 1)), atol=1e-5
+    )

@@ -20,7 +20,7 @@ from p2r_jax.evaluation.outcomes import compare, summarize
 from p2r_jax.evaluation.report import markdown
 from p2r_jax.evaluation.training_world import TrainingWorld
 from p2r_jax.evaluation.trials import TrialRecord, World, run_trials
-from p2r_jax.files import as_record, new_folder, provenance, write_atomic, write_json
+from p2r_jax.files import as_record, provenance, start_run, write_atomic, write_json
 from p2r_jax.prior.prior import Prior, load_prior
 from p2r_jax.sim.reality import REALITIES, Reality, reality
 from p2r_jax.sim.trials import Trials, draw_trials
@@ -81,7 +81,7 @@ def evaluate(config: EvaluateConfig) -> dict:
         name: load_prior(config.prior or condition(name).prior, task) for name in config.conditions
     }
     checkpoints = load_checkpoints(config.checkpoints, task, config.methods)
-    new_folder(config.out, config.overwrite)
+    start_run(config.out, config, config.overwrite)
     results: dict = {
         "schema": SCHEMA_VERSION, "complete": False, "task": task.name, "dynamics": world_record,
         "trials": config.trials, "seed": config.seed, "reference": REFERENCE,

@@ -17,7 +17,7 @@ from p2r_jax.real2sim.pictures import read_grey, write_picture
 from p2r_jax.real2sim.segment.sheet import contact_sheet
 from p2r_jax.real2sim.views import MASK_LEVEL
 
-EXHAUSTIVE_UP_TO = 80  # frames; beyond, only neighbours in time are compared
+EXHAUSTIVE_UP_TO, NEIGHBOURS = 80, 20  # of more frames of a film only so many are compared
 THREADS = 2
 LEAST_TRACK = 3  # a point that fewer frames see says little
 EXIF_IFD, FOCAL_35MM, FILM_DIAGONAL_MM = 0x8769, 0xA405, 43.27
@@ -91,11 +91,11 @@ def run_sfm(
         _extract(pycolmap, config, attempt, frames, masks, work, database)
         bar.update()
         bar.set_postfix_str("matches")
-        _match(pycolmap, config, attempt, len(frames), database)
+        _match(pycolmap, config, attempt, frames, database)
         bar.update()
         bar.set_postfix_str("poses")
         options = _mapping(pycolmap, config, attempt)
-        models = _interruptible(
+        models = interruptible(
             pycolmap.incremental_mapping, database, folder, work, options=options,
             next_image_callback=bar.update,
         )  # fmt: skip
@@ -114,13 +114,12 @@ def run_sfm(
     return rig
 
 
-def _interruptible(call: Callable, *args, **options):
+def interruptible(call: Callable, *args, **options):
     """Call pycolmap in a thread, so that Ctrl-C is heard and ends it."""
     token = import_pycolmap().CancellationToken()
     with ThreadPoolExecutor(1) as pool:
-        running = pool.submit(call, *args, **options, cancellation_token=token)
         try:
-            return running.result()
+            return pool.submit(call, *args, **options, cancellation_token=token).result()
         except KeyboardInterrupt:
             token.cancel()
             raise
@@ -155,7 +154,7 @@ def _extract(pycolmap, config, attempt, frames, masks, work, database) -> None:
         reader.camera_params = _first_params(pycolmap, config, frames[0])
     if attempt.look_at == "object":
         reader.mask_path = _write_masks(frames, masks, work / "masks")
-    _interruptible(
+    interruptible(
         pycolmap.extract_features,
         database,
         frames[0].image.parent,
@@ -184,22 +183,25 @@ def _write_masks(frames: Sequence[Frame], masks: Mapping[str, Path], folder: Pat
     return folder
 
 
-def _match(pycolmap, config: SfmConfig, attempt: Attempt, count: int, database: Path) -> None:
+def _match(pycolmap, config, attempt, frames, database) -> None:
     options = pycolmap.FeatureMatchingOptions()
     options.num_threads, options.use_gpu = THREADS, False
     options.guided_matching = attempt.loose
     verification = pycolmap.TwoViewGeometryOptions()
-    verification.filter_stationary_matches = True  # what stays in place belongs to no turntable
+    verification.filter_stationary_matches = True  # of the background behind a turntable
     verification.ransac.random_seed = config.seed
     shared = {
         "matching_options": options,
         "verification_options": verification,
         "device": pycolmap.Device.cpu,
     }
-    if count <= EXHAUSTIVE_UP_TO:
-        _interruptible(pycolmap.match_exhaustive, database, **shared)
+    in_order = frames[0].time_s is not None
+    if in_order and len(frames) > EXHAUSTIVE_UP_TO:
+        pairing = pycolmap.SequentialPairingOptions()
+        pairing.overlap = NEIGHBOURS
+        interruptible(pycolmap.match_sequential, database, pairing_options=pairing, **shared)
     else:
-        _interruptible(pycolmap.match_sequential, database, **shared)
+        interruptible(pycolmap.match_exhaustive, database, **shared)
 
 
 def _mapping(pycolmap, config: SfmConfig, attempt: Attempt):

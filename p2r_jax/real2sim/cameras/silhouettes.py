@@ -64,11 +64,8 @@ def read_silhouettes(rig: Rig, masks: Mapping[str, Path]) -> Silhouettes:
     """Load the masks of a rig's frames.
 
     Raises:
-      CaptureError: if a mask is missing, empty, or of another size than its frame.
+      CaptureError: if a mask is empty, or of another size than its frame.
     """
-    missing = [name for name in rig.names if name not in masks]
-    if missing:
-        raise CaptureError("there is no mask for some frames; run the masks step again", missing)
     loaded = tuple(read_grey(masks[name]) >= MASK_LEVEL for name in rig.names)
     for name, mask, lens in zip(rig.names, loaded, rig.lenses, strict=True):
         if mask.shape != (lens.height, lens.width):
@@ -175,7 +172,7 @@ def sections(rig: Rig, seen: Silhouettes, hull: Hull, up: np.ndarray):
     box = hull.points @ axes.T
     low, high = box.min(0) - hull.step, box.max(0) + hull.step
     edges = np.linspace(low[2], high[2], LAYERS + 1)
-    sides = [np.arange(a, b, hull.step) for a, b in zip(low[:2], high[:2], strict=True)]
+    sides = [np.arange(a, b, 1.5 * hull.step) for a, b in zip(low[:2], high[:2], strict=True)]
     grid = np.meshgrid(*sides, (edges[1:] + edges[:-1]) / 2, indexing="ij")
     points = np.stack(grid, -1).reshape(-1, 3) @ axes
     kept = _kept(rig, seen, points, _carving_views(rig), MISSED_BY)

@@ -121,6 +121,9 @@ def find_cameras(
       ImportError: without pycolmap or OpenCV where they are needed.
     """
     start = time.perf_counter()
+    missing = [frame.name for frame in frames.frames if frame.name not in masks]
+    if missing:
+        raise CaptureError("there is no mask for some frames; run the masks step again", missing)
     rig, world_already = _rig(config, frames, masks, out)
     seen = read_silhouettes(rig, masks)
     place = locate(rig, seen)

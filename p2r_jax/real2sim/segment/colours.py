@@ -9,7 +9,7 @@ from scipy.ndimage import gaussian_filter
 
 from p2r_jax.real2sim.segment.shapes import opencv
 
-BINS = 16, 32, 32  # of lightness, a and b
+BINS = 16, 128, 128  # of lightness, a and b; coarse chroma takes grey tools for grey tables
 SPREAD = 0.7  # bins: neighbouring colours count too
 RARE = 1e-6  # probability of a colour never seen: then neither side is preferred
 GRAIN_PX = 0.8  # blur before colours are read

@@ -17,6 +17,7 @@ from tqdm import tqdm
 from p2r_jax.real2sim.frames import Frame
 from p2r_jax.real2sim.pictures import resized, size_within
 from p2r_jax.real2sim.segment.colours import ColourModel, colour_bins, fit_colours
+from p2r_jax.real2sim.segment.markers import tags_in
 from p2r_jax.real2sim.segment.protocol import Prompt
 from p2r_jax.real2sim.segment.shapes import (
     central,
@@ -51,11 +52,13 @@ class Found:
 
     Attributes:
       masks: one per frame.
+      tags: one per frame: AprilTags, which are not the object.
       colours: what they were told apart by.
       assumed: for the user.
     """
 
     masks: Sequence[Bool[np.ndarray, "h w"]]
+    tags: Sequence[Bool[np.ndarray, "h w"]]
     colours: ColourModel
     assumed: str
 
@@ -71,22 +74,26 @@ class _Hint:
 
 def find(frames: Sequence[Frame], prompts: Sequence[Prompt], film: bool) -> Found:
     """Search all frames at once."""
-    small = [_small(f) for f in tqdm(frames, "masks: looking", unit="frame", disable=None)]
+    reading = tqdm(frames, "masks: looking", unit="frame", disable=None)
+    small, tags = zip(*(_small(frame) for frame in reading), strict=True)
     bins = [colour_bins(picture) for picture in small]
     hints = _hints(frames, prompts, bins[0].shape)
     order = _order(len(frames), hints if film else {})
     moves = _moves(small, order) if film and hints else {}
 
-    colours = _first_colours(bins, hints)
+    colours = _first_colours(bins, tags, hints)
     levels = (EVEN,) if hints else STRICT
-    tries = [_judge(colours, bins, hints, order, moves, level) for level in levels]
+    tries = [_judge(colours, bins, tags, hints, order, moves, level) for level in levels]
     masks = max(tries, key=lambda masks: _object_like(masks, colours, bins))
     for _ in range(ROUNDS):
         if not any(mask.any() for mask in masks):
             break
-        colours = _learn(bins, masks, hints)
-        masks = _judge(colours, bins, hints, order, moves, EVEN)
-    return Found(masks, colours, "" if prompts else ASSUMED)
+        colours = _learn(bins, masks, tags, hints)
+        masks = _judge(colours, bins, tags, hints, order, moves, EVEN)
+    assumed = [] if prompts else [ASSUMED]
+    if any(tag.any() for tag in tags):
+        assumed.append("AprilTags were taken for surroundings")
+    return Found(masks, tags, colours, "; ".join(assumed))
 
 
 def _object_like(masks, colours: ColourModel, bins) -> float:
@@ -103,8 +110,10 @@ def _object_like(masks, colours: ColourModel, bins) -> float:
     )  # fmt: skip
 
 
-def _small(frame: Frame) -> UInt8[np.ndarray, "h w 3"]:
-    return resized(frame.load(), size_within(frame.width, frame.height, SIDE_PX))
+def _small(frame: Frame) -> tuple[UInt8[np.ndarray, "h w 3"], Bool[np.ndarray, "h w"]]:
+    """The picture to search, and the tags in it; those are looked for at full size."""
+    rgb, size = frame.load(), size_within(frame.width, frame.height, SIDE_PX)
+    return resized(rgb, size), scaled(tags_in(rgb), size)
 
 
 def _hints(frames, prompts: Sequence[Prompt], shape: tuple[int, int]) -> dict[int, _Hint]:
@@ -130,13 +139,18 @@ def _dots(points, scale: float, shape: tuple[int, int]) -> Bool[np.ndarray, "h w
     return np.any(near, axis=0) if near else np.zeros(shape, bool)
 
 
-def _first_colours(bins: Sequence[Int[np.ndarray, "h w"]], hints: dict[int, _Hint]) -> ColourModel:
+def _first_colours(
+    bins: Sequence[Int[np.ndarray, "h w"]],
+    tags: Sequence[Bool[np.ndarray, "h w"]],
+    hints: dict[int, _Hint],
+) -> ColourModel:
     shape = bins[0].shape
     y, x = ((np.arange(n) + 0.5) / n - 0.5 for n in shape)
     border = ((np.abs(y)[:, None] > 0.5 - BORDER) | (np.abs(x)[None] > 0.5 - BORDER)).astype(float)
     if not hints:
         middle = central(shape, MIDDLE_SIGMA)
-        return fit_colours(bins, [middle] * len(bins), [border] * len(bins))
+        ours, theirs = [middle * ~tag for tag in tags], [np.maximum(border, tag) for tag in tags]
+        return fit_colours(bins, ours, theirs)
     at = sorted(hints)
     ours, theirs = zip(*(_examples(hints[i], border) for i in at), strict=True)
     return fit_colours([bins[i] for i in at], ours, theirs)
@@ -185,12 +199,12 @@ def _moved(
 
 
 def _judge(
-    colours: ColourModel, bins, hints, order, moves, level: float
+    colours: ColourModel, bins, tags, hints, order, moves, level: float
 ) -> list[Bool[np.ndarray, "h w"]]:
     masks: list = [None] * len(bins)
     anywhere = central(bins[0].shape)
     for i, source in order:
-        likely = smooth(colours(bins[i])) > level
+        likely = (smooth(colours(bins[i])) > level) & ~tags[i]
         weight = anywhere
         if i in hints:
             likely &= hints[i].allowed
@@ -204,11 +218,11 @@ def _judge(
     return masks
 
 
-def _learn(bins, masks, hints) -> ColourModel:
+def _learn(bins, masks, tags, hints) -> ColourModel:
     """Colours of what was found, and of what lies off it in the frames where it was found."""
     seen = [i for i, mask in enumerate(masks) if mask.any()]
     ours = [shrunk(masks[i], 2).astype(float) for i in seen]
-    theirs = [(~grown(masks[i], 4)).astype(float) for i in seen]
+    theirs = [(~grown(masks[i], 4) | tags[i]).astype(float) for i in seen]
     for k, i in enumerate(seen):
         if i in hints:
             theirs[k] += hints[i].outside * 10.0

@@ -11,7 +11,7 @@ from p2r_jax.real2sim.pictures import resized
 from p2r_jax.real2sim.segment.colours import colour_bins
 from p2r_jax.real2sim.segment.outline import snapped
 from p2r_jax.real2sim.segment.protocol import Prompt, Segmentation
-from p2r_jax.real2sim.segment.search import enlarged, find
+from p2r_jax.real2sim.segment.search import Found, enlarged, find
 from p2r_jax.real2sim.segment.shapes import (
     contrast,
     grown,
@@ -26,6 +26,7 @@ from p2r_jax.real2sim.segment.shapes import (
 SURE_INSIDE, SURE_OUTSIDE = 0.08, 0.12  # of the object's size: beyond, nothing is asked
 MARGIN = 0.35  # of the object's extent: surroundings that grabCut sees
 CUT_SIDE_PX = 320  # grabCut's cost grows faster than its picture
+SURE, SURE_SIGMA_PX = 0.9, 1.5  # colours that the whole capture tells apart: nothing is asked
 CUT_ROUNDS = 3
 SNAP = 2.5  # of grabCut's pixels: how far its outline may be off
 SNAP_MOST = 0.04  # of the object's size
@@ -38,9 +39,9 @@ def chroma(frames: Sequence[Frame], prompts: Sequence[Prompt], film: bool) -> Se
     """
     found = find(frames, prompts, film)
     masks, scores = [], []
-    for frame, small in _with_progress(frames, found.masks):
+    for frame, small, tags in _with_progress(frames, found):
         likely = found.colours(colour_bins(frame.load()))
-        masks.append(_at_full_size(small, likely, frame))
+        masks.append(_at_full_size(small, likely, frame) & ~enlarged(tags, frame))
         scores.append(contrast(masks[-1], likely))
     return Segmentation(masks, scores, found.assumed)
 
@@ -49,16 +50,17 @@ def grabcut(frames: Sequence[Frame], prompts: Sequence[Prompt], film: bool) -> S
     """By colour, then each frame cut out along its edges (Rother et al., GrabCut, 2004)."""
     found = find(frames, prompts, film)
     masks, scores = [], []
-    for frame, small in _with_progress(frames, found.masks):
+    for frame, small, tags in _with_progress(frames, found):
         rgb = frame.load()
-        masks.append(cut_out(rgb, enlarged(small, frame)))
-        scores.append(contrast(masks[-1], found.colours(colour_bins(rgb))))
+        likely = found.colours(colour_bins(rgb))
+        masks.append(cut_out(rgb, enlarged(small, frame), likely, enlarged(tags, frame)))
+        scores.append(contrast(masks[-1], likely))
     return Segmentation(masks, scores, found.assumed)
 
 
-def _with_progress(frames: Sequence[Frame], masks: Sequence) -> tqdm:
-    pairs = zip(frames, masks, strict=True)
-    return tqdm(pairs, "masks: cutting out", len(frames), unit="frame", disable=None)
+def _with_progress(frames: Sequence[Frame], found: Found) -> tqdm:
+    rows = zip(frames, found.masks, found.tags, strict=True)
+    return tqdm(rows, "masks: cutting out", len(frames), unit="frame", disable=None)
 
 
 def _at_full_size(
@@ -74,20 +76,32 @@ def _at_full_size(
 
 
 def cut_out(
-    rgb: UInt8[np.ndarray, "h w 3"], mask: Bool[np.ndarray, "h w"]
+    rgb: UInt8[np.ndarray, "h w 3"],
+    mask: Bool[np.ndarray, "h w"],
+    likely: Float[np.ndarray, "h w"],
+    never: Bool[np.ndarray, "h w"],
 ) -> Bool[np.ndarray, "h w"]:
-    """Move a rough mask's outline onto the edges of the picture; empty stays empty."""
+    """Move a rough mask's outline onto the edges of the picture; empty stays empty.
+
+    Args:
+      rgb: the picture.
+      mask: of the object, roughly.
+      likely: how much each pixel's colour is the object's.
+      never: what is not the object for certain.
+    """
     if not mask.any():
         return mask
     rows, columns = _surroundings(mask)
     part, rough = rgb[rows, columns], mask[rows, columns]
     scale = min(1.0, CUT_SIDE_PX / max(rough.shape))
     size = round(scale * rough.shape[1]), round(scale * rough.shape[0])
-    cut = _grab_cut(resized(part, size), scaled(rough, size))
+    small = (resized(part, size), scaled(rough, size))
+    colour = smooth(resized(likely[rows, columns].astype(np.float32), size), SURE_SIGMA_PX)
+    cut = _grab_cut(*small, colour, scaled(never[rows, columns], size))
     whole = np.zeros_like(mask)
     back = smooth(resized(cut.astype(np.float32), rough.shape[::-1]), 0.5 / scale) >= 0.5
     whole[rows, columns] = cut if scale == 1 else snapped(part, back, _doubt(scale, rough))
-    return whole
+    return whole & ~never
 
 
 def _doubt(scale: float, rough: Bool[np.ndarray, "h w"]) -> float:
@@ -105,13 +119,19 @@ def _surroundings(mask: Bool[np.ndarray, "h w"]) -> tuple[slice, slice]:
 
 
 def _grab_cut(
-    rgb: UInt8[np.ndarray, "h w 3"], rough: Bool[np.ndarray, "h w"]
+    rgb: UInt8[np.ndarray, "h w 3"],
+    rough: Bool[np.ndarray, "h w"],
+    likely: Float[np.ndarray, "h w"],
+    never: Bool[np.ndarray, "h w"],
 ) -> Bool[np.ndarray, "h w"]:
     cv2 = opencv()
     size = size_of(rough)
-    inside, near = shrunk(rough, SURE_INSIDE * size), grown(rough, SURE_OUTSIDE * size)
+    inside = shrunk(rough, SURE_INSIDE * size) | (rough & (likely > SURE))
+    near = grown(rough, SURE_OUTSIDE * size) & (rough | (likely > 1 - SURE))
     labels = np.select(
-        [inside, rough, near], [cv2.GC_FGD, cv2.GC_PR_FGD, cv2.GC_PR_BGD], cv2.GC_BGD
+        [never, inside, rough, near],
+        [cv2.GC_BGD, cv2.GC_FGD, cv2.GC_PR_FGD, cv2.GC_PR_BGD],
+        cv2.GC_BGD,
     ).astype(np.uint8)
     if not inside.any() or near.all():
         return rough

@@ -13,6 +13,7 @@ from jaxtyping import Array, Float, Int
 from p2r_jax.real2sim.splat.crops import Crops
 from p2r_jax.real2sim.splat.gaussians import Splat
 from p2r_jax.real2sim.splat.raster import render
+from p2r_jax.real2sim.splat.surface import bend, facing_normals
 from p2r_jax.real2sim.splat.tiles import DEFAULT, RasterSettings
 
 
@@ -26,6 +27,7 @@ class OptimiserConfig:
       fall: all rates end at this fraction.
       squared: weight of squared colour errors beside absolute ones.
       mask: weight of squared errors of alpha.
+      bend: weight of normals that are off those of the depth (2DGS).
       flat: weight of the Gaussians' thickness (SuGaR: Gaussians lie in the surface).
       binary: weight of opacities away from 0 and 1 (SuGaR: a surface is opaque).
     """
@@ -39,6 +41,7 @@ class OptimiserConfig:
     fall: float = 0.1
     squared: float = 0.0
     mask: float = 0.3
+    bend: float = 0.01
     flat: float = 1.0
     binary: float = 0.01
 
@@ -95,7 +98,8 @@ class Optimiser:
     ) -> tuple[Float[Array, ""], StepRecord]:
         """Colour and mask errors over a background, and the pull towards a surface."""
         c = self.config
-        seen = render(splat, crop.camera, settings=self.raster)
+        camera = crop.camera
+        seen = render(splat, camera, settings=self.raster, extra=facing_normals(splat, camera))
         found = seen.rgb + (1 - seen.alpha[..., None]) * background
         error = found - crop.rgb - (1 - crop.mask[..., None]) * background
         squared = jnp.mean(error**2)
@@ -104,6 +108,7 @@ class Optimiser:
             jnp.mean(jnp.abs(error))
             + c.squared * squared
             + c.mask * jnp.mean((seen.alpha - crop.mask) ** 2)
+            + c.bend * bend(seen.extra, seen.depth, seen.alpha, camera)
             + c.flat * jnp.mean(jnp.min(splat.scales, -1)) / self.radius_m
             + c.binary * jnp.mean(opacity * (1 - opacity))
         )

@@ -43,12 +43,14 @@ class Rendered:
       depth: expected depth (z) of what is seen, m; 0 where nothing is.
       alpha: opacity.
       dropped: (Gaussian, tile) pairs that did not fit the budget.
+      extra: what else was asked for, blended like the colours.
     """
 
     rgb: Float[Array, "h w 3"]
     depth: Float[Array, "h w"]
     alpha: Float[Array, "h w"]
     dropped: Int[Array, ""]
+    extra: Float[Array, "h w c"] | None = None
 
 
 def render(
@@ -56,6 +58,7 @@ def render(
     camera: Camera,
     T_world_object: Float[Array, "4 4"] | None = None,
     settings: RasterSettings = DEFAULT,
+    extra: Float[Array, "n c"] | None = None,
 ) -> Rendered:
     """Render a splat; reverse-mode differentiable in every array that comes in.
 
@@ -64,18 +67,21 @@ def render(
       camera: in the world.
       T_world_object: pose of the object, e.g. from an MJX state's ``xpos`` and ``xmat``.
       settings: static.
+      extra: other features of the Gaussians, to be blended too.
     """
     if T_world_object is not None:
         camera = camera.seeing(T_world_object)
     projected = project(splat, camera)
     colours = splat.colours(camera.position)
-    features = jnp.concatenate([colours, projected.depths[:, None]], -1)
+    others = [] if extra is None else [extra]
+    features = jnp.concatenate([colours, projected.depths[:, None], *others], -1)
     opacities = drawn_opacities(splat, projected, settings)
     blended, alpha, dropped = rasterise(
         projected, opacities, features, camera.width, camera.height, settings
     )
     depth = jnp.where(alpha > COVERED, blended[..., 3] / jnp.maximum(alpha, COVERED), 0.0)
-    return Rendered(blended[..., :3], depth, alpha, dropped)
+    others = None if extra is None else blended[..., 4:]
+    return Rendered(blended[..., :3], depth, alpha, dropped, others)
 
 
 def rasterise(

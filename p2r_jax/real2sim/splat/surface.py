@@ -16,6 +16,8 @@ from p2r_jax.real2sim.splat.tiles import DEFAULT, RasterSettings, drawn_opacitie
 HALF = 0.5
 REACH = 3.0  # standard deviations that a plane may stretch along the line of sight
 INVERSE_DEPTH_FLOOR = 1e-6
+SOLID = 0.9  # alpha from which a pixel has a normal
+TINY = 1e-20
 
 
 def median_depth(
@@ -75,3 +77,34 @@ def _plane_depths(chunk) -> Float[Array, "g p k"]:
     inverse = su * chunk.pixels[..., 0:1] + sv * chunk.pixels[..., 1:2] + s1
     depth = 1 / jnp.maximum(inverse, INVERSE_DEPTH_FLOOR)
     return jnp.clip(depth, nearest, farthest)
+
+
+def facing_normals(splat: Splat, camera: Camera) -> Float[Array, "n 3"]:
+    """Normals in the camera's frame, turned towards the camera."""
+    R, t = camera.T_camera_world[:3, :3], camera.T_camera_world[:3, 3]
+    normals = shortest_axes(splat) @ R.T
+    away = jnp.sum(normals * (splat.means @ R.T + t), -1, keepdims=True) > 0
+    return jnp.where(away, -normals, normals)
+
+
+def bend(
+    normals: Float[Array, "h w 3"],
+    depth: Float[Array, "h w"],
+    alpha: Float[Array, "h w"],
+    camera: Camera,
+) -> Float[Array, ""]:
+    """How far blended normals are off those of the depth (2DGS eq. 14), mean over the picture.
+
+    Only where the surface covers a pixel and its neighbours.
+    """
+    y, x = jnp.mgrid[: camera.height, : camera.width] + 0.5
+    rays = jnp.stack([x, y, jnp.ones_like(x)], -1) @ jnp.linalg.inv(camera.K).T
+    points = rays * depth[..., None]
+    along_x = points[1:-1, 2:] - points[1:-1, :-2]
+    along_y = points[2:, 1:-1] - points[:-2, 1:-1]
+    across = jnp.cross(along_y, along_x)
+    across /= jnp.sqrt(jnp.sum(across**2, -1, keepdims=True) + TINY)
+    solid = alpha > SOLID
+    whole = solid[1:-1, 2:] & solid[1:-1, :-2] & solid[2:, 1:-1] & solid[:-2, 1:-1]
+    agreement = jnp.sum(across * normals[1:-1, 1:-1], -1) / jnp.maximum(alpha[1:-1, 1:-1], SOLID)
+    return jnp.mean(jnp.where(whole, 1 - agreement, 0.0))

@@ -1,0 +1,1 @@
+"""Run folders: what lies in them, how they compare, and whether one can be had again."""
