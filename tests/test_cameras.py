@@ -1,8 +1,8 @@
 """Poses that are given, metres, the table, and what is said when they do not fit."""
 
 import json
-import os
 import signal
+import threading
 import time
 from dataclasses import replace
 
@@ -471,7 +471,8 @@ def test_ctrl_c_ends_a_long_call_of_pycolmap():
     ended = []
 
     def long_call(cancellation_token):
-        os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(0.2)
+        signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
         for _ in range(500):
             if cancellation_token.is_cancelled:
                 ended.append(True)

@@ -295,16 +295,16 @@ def test_p2r_tasks_lists_the_others_and_says_what_is_broken(declaring, capsys):
 
 
 def test_a_task_by_import_path_needs_no_package(tmp_path, monkeypatch, clean_imports):
-    (tmp_path / "my_tasks.py").write_text(
+    (tmp_path / "far_tasks.py").write_text(
         "from dataclasses import replace\n"
         "from p2r_jax.tasks import load_task\n"
         "def push_far(): return replace(load_task('push_tblock'), name='push_far')\n"
     )
     monkeypatch.chdir(tmp_path)
-    assert load_task("my_tasks:push_far").name == "push_far"
-    assert default_train("my_tasks:push_far", "dr", tmp_path).task.name == "push_far"
-    with pytest.raises(PluginError, match=r"import path 'my_tasks:push_near'.*AttributeError"):
-        load_task("my_tasks:push_near")
+    assert load_task("far_tasks:push_far").name == "push_far"
+    assert default_train("far_tasks:push_far", "dr", tmp_path).task.name == "push_far"
+    with pytest.raises(PluginError, match=r"import path 'far_tasks:push_near'.*AttributeError"):
+        load_task("far_tasks:push_near")
     with pytest.raises(PluginError, match="No module named 'your_tasks'"):
         load_task("your_tasks:push_far")
 

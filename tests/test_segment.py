@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 pytest.importorskip("cv2", reason="needs pip install 'p2r_jax[real2sim]'")
+import cv2
 from segment_scenes import HEIGHT, WIDTH, film_of_the_t, iou, picture, write_frames
 
 from p2r_jax.real2sim.errors import CaptureError
@@ -48,13 +49,13 @@ def test_a_box_says_which_of_two_alike_objects_is_meant_and_it_is_followed(segme
     rng = np.random.default_rng(2)
     pictures, truth = [], []
     for i in range(5):
-        rgb, _ = picture(rng, 0, 0.55, (180, 80))
-        other, mask = picture(rng, 8.0 * i, 0.55, (55 + 4 * i, 80))
+        rgb, _ = picture(rng, 0, 0.65, (182, 80))
+        other, mask = picture(rng, 8.0 * i, 0.65, (55 + 4 * i, 80))
         rgb[:, :120] = other[:, :120]
         pictures.append(rgb)
         truth.append(mask)
     frames = write_frames(tmp_path / "frames", pictures)
-    config = MasksConfig(segmenter, ("0000:box=15,45,100,130",))
+    config = MasksConfig(segmenter, ("0000:box=8,40,106,140",))
     result = make_masks(config, frames, tmp_path / "masks")
     for path, mask in zip(result.masks.values(), truth, strict=True):
         assert iou(read_grey(path) >= 128, mask) >= LEAST_IOU
@@ -72,6 +73,31 @@ def test_clicks_beside_the_object_keep_its_neighbour_out(tmp_path):
     result = make_masks(MasksConfig("grabcut", clicks), frames, tmp_path / "masks")
     for path, (_, mask) in zip(result.masks.values(), made, strict=True):
         assert iou(read_grey(path) >= 128, mask) >= LEAST_IOU
+
+
+def with_tag(rgb, mask, at):
+    """The picture with an AprilTag on white paper at (column, row), behind the object."""
+    dictionary = cv2.aruco.getPredefinedDictionary(cv2.aruco.DICT_APRILTAG_36h11)
+    paper = np.full((40, 40), 255, np.uint8)
+    paper[4:36, 4:36] = cv2.aruco.generateImageMarker(dictionary, 7, 32)
+    paper = cv2.resize(paper, (60, 60), interpolation=cv2.INTER_NEAREST)
+    behind = rgb.copy()
+    behind[at[1] : at[1] + 60, at[0] : at[0] + 60] = paper[..., None]
+    return np.where(mask[..., None], rgb, behind)
+
+
+@pytest.mark.parametrize("segmenter", ["chroma", "grabcut"])
+def test_an_april_tag_that_touches_the_object_is_no_part_of_it(segmenter, tmp_path):
+    rng = np.random.default_rng(5)
+    made = [picture(rng, 4.0 * i, 0.7, (100, 80), colour=(230, 228, 225)) for i in range(4)]
+    pictures = [with_tag(rgb, mask, (118, 100)) for rgb, mask in made]
+    frames = write_frames(tmp_path / "frames", pictures)
+    result = make_masks(MasksConfig(segmenter), frames, tmp_path / "masks")
+    for path, (_, mask) in zip(result.masks.values(), made, strict=True):
+        found = read_grey(path) >= 128
+        assert not found[110:150, 128:168][~mask[110:150, 128:168]].any()  # the black square
+        assert (found & mask).sum() > 0.95 * mask.sum()
+    assert "AprilTags were taken for surroundings" in result.record["assumed"]
 
 
 def test_masks_that_came_with_the_photos_are_taken_unless_another_segmenter_is_named(tmp_path):

@@ -130,6 +130,7 @@ def test_a_picture_is_differentiable_in_the_state_of_mjx():
     np.testing.assert_allclose(fast, slow, rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_how_tiles_are_walked_does_not_change_the_picture(twins):
     (_, usual), _ = twins[0]
     settings = RasterSettings(tile=16, chunk=8, group=5)
@@ -236,10 +237,11 @@ def test_bend_is_zero_for_a_plane_and_one_less_the_cosine_of_an_angle_beyond():
     depth = jnp.asarray(plane(ahead, normal, 0.3), jnp.float32)
     blended = jnp.broadcast_to(jnp.asarray(normal, jnp.float32), (HEIGHT, WIDTH, 3))
     solid = jnp.ones((HEIGHT, WIDTH))
-    assert float(bend(blended, depth, solid, ahead)) == pytest.approx(0, abs=1e-4)
+    off = jax.jit(bend)
+    assert float(off(blended, depth, solid, ahead)) == pytest.approx(0, abs=1e-4)
     towards = jnp.broadcast_to(jnp.array([0.0, 0.0, -1.0]), blended.shape)
-    assert float(bend(towards, depth, solid, ahead)) == pytest.approx(1 + normal[2], abs=1e-4)
-    assert float(bend(towards, depth, 0.5 * solid, ahead)) == 0
+    assert float(off(towards, depth, solid, ahead)) == pytest.approx(1 + normal[2], abs=1e-4)
+    assert float(off(towards, depth, 0.5 * solid, ahead)) == 0
 
 
 def test_normals_face_the_camera():
@@ -247,5 +249,5 @@ def test_normals_face_the_camera():
     splat, _ = wall(ahead, [0.4, -0.2, 1.0], 0.3, layers=1)
     expected = -np.array([0.4, -0.2, 1.0]) / np.linalg.norm([0.4, -0.2, 1.0])
     np.testing.assert_allclose(
-        facing_normals(splat, ahead), np.tile(expected, (len(splat.means), 1)), atol=1e-5
+        jax.jit(facing_normals)(splat, ahead), np.tile(expected, (len(splat.means), 1)), atol=1e-5
     )

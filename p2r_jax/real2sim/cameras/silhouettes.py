@@ -21,6 +21,7 @@ MISSED_BY = 2  # views that may leave out a point of the object, for a mask that
 APART = 0.5  # of the object's radius: how far the rays of the masks may pass its middle
 MOST_APART = 0.25  # share of the views that may be worse
 LEAST_FILLED = 0.93  # of a mask's area, by the hull
+SPARE = 1.4  # room around the object for the first carving
 LAYERS = 48  # of the hull's height, to find its foot
 TOUCHING = 0.02  # share of a mask's outline on the picture's edge
 LEAST_MASK = 2e-4  # share of the picture; less is an empty mask
@@ -33,12 +34,14 @@ class Silhouettes:
     Attributes:
       masks: one for each camera of the rig.
       pixels: middles of the masks.
-      radii: half the angle under which the object is seen, rad.
+      radii: half the angle under which a disc of the mask's area is seen, rad.
+      reaches: angle from its middle to the furthest corner of the box around it, rad.
     """
 
     masks: tuple[Bool[np.ndarray, "h w"], ...]
     pixels: Float[np.ndarray, "n 2"]
     radii: Float[np.ndarray, " n"]
+    reaches: Float[np.ndarray, " n"]
 
 
 @dataclass(frozen=True)
@@ -49,6 +52,7 @@ class Place:
       middle: where the rays through the masks' middles pass nearest.
       distance: median of the cameras' distances from there.
       radius: of the object, from the masks' areas; median.
+      reach: how far its furthest points are from the middle at most.
       apart: median distance of the rays from the middle.
       off: names of views whose ray passes further than ``APART`` radii, or behind the camera.
     """
@@ -56,6 +60,7 @@ class Place:
     middle: Float[np.ndarray, " 3"]
     distance: float
     radius: float
+    reach: float
     apart: float
     off: tuple[str, ...]
 
@@ -77,7 +82,8 @@ def read_silhouettes(rig: Rig, masks: Mapping[str, Path]) -> Silhouettes:
     pixels = np.array([_middle(mask) for mask in loaded])
     focal = np.array([lens.matrix[0, 0] for lens in rig.lenses])
     areas = np.array([mask.sum() for mask in loaded])
-    return Silhouettes(loaded, pixels, np.sqrt(areas / np.pi) / focal)
+    reaches = np.array([_reach(*pair) for pair in zip(loaded, pixels, strict=True)])
+    return Silhouettes(loaded, pixels, np.sqrt(areas / np.pi) / focal, reaches / focal)
 
 
 def _middle(mask: Bool[np.ndarray, "h w"]) -> Float[np.ndarray, " 2"]:
@@ -85,6 +91,11 @@ def _middle(mask: Bool[np.ndarray, "h w"]) -> Float[np.ndarray, " 2"]:
     columns, rows = mask.sum(0), mask.sum(1)
     places = [np.arange(len(sums)) @ sums / sums.sum() for sums in (columns, rows)]
     return np.array(places) + 0.5
+
+
+def _reach(mask: Bool[np.ndarray, "h w"], middle: Float[np.ndarray, " 2"]) -> float:
+    spans = [np.flatnonzero(mask.any(axis))[[0, -1]] + [0, 1] for axis in (0, 1)]
+    return float(np.hypot(*(np.abs(span - m).max() for span, m in zip(spans, middle, strict=True))))
 
 
 def locate(rig: Rig, seen: Silhouettes) -> Place:
@@ -103,7 +114,12 @@ def locate(rig: Rig, seen: Silhouettes) -> Place:
     ahead = np.einsum("ni,ni->n", rays, middle - rig.centers) > 0
     off = np.flatnonzero((apart > APART * radius) | ~ahead)
     return Place(
-        middle, float(np.median(away)), radius, float(np.median(apart)), names_of(rig, off)
+        middle=middle,
+        distance=float(np.median(away)),
+        radius=radius,
+        reach=float((away * seen.reaches)[used].max()),
+        apart=float(np.median(apart)),
+        off=names_of(rig, off),
     )
 
 
@@ -131,7 +147,8 @@ def carved(rig: Rig, seen: Silhouettes, place: Place) -> Hull:
     Raises:
       CaptureError: if nothing is left.
     """
-    low, high = place.middle - 3 * place.radius, place.middle + 3 * place.radius
+    half = SPARE * place.reach
+    low, high = place.middle - half, place.middle + half
     chosen = _carving_views(rig)
     for cells in CELLS:
         step = float((high - low).max() / cells)

@@ -21,6 +21,7 @@ TRIALS = 500
 THICKNESS = 0.03  # of the object's radius: points this near belong to a plane
 LEAST_SHARE = 0.35  # of the points beside the object that must lie on the table
 AHEAD, STOPS_WIDENING = 3, 0.3  # layers; how much less than below the sections widen
+TIP = 0.2  # of the widest section
 LEVEL = 0.35  # smallest singular value over the middle one, for the cameras to be held level
 
 
@@ -123,12 +124,13 @@ def plane_below(
 
 def _first_full(widths: Float[np.ndarray, " n"]) -> int:
     """The first of the layers from which on sections widen far less than below."""
-    for layer in range(len(widths) - AHEAD):
+    tip = int(np.argmax(widths > TIP * widths.max()))  # below, single cells come and go
+    for layer in range(tip, len(widths) - AHEAD):
         before = widths[layer] / (layer + 1)
         after = (widths[layer + AHEAD] - widths[layer]) / AHEAD
         if after < STOPS_WIDENING * before:
             return layer
-    return 0
+    return tip
 
 
 def up_of_cameras(rig: Rig) -> Float[np.ndarray, " 3"] | None:

@@ -2,7 +2,7 @@
 
 Silhouettes tell the size of an object without bias. Fields do not: the maximum over many views
 carves with every view's error (masks' stairs, poses), so a hull is a little too small; depth
-rendered from a splat lies a little inside. Both are offsets that areas reveal.
+rendered from a splat lies a little inside. Both are offsets that silhouettes reveal.
 """
 
 from collections.abc import Callable, Sequence

@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     import trimesh
 
 SAMPLES = 20_000  # of each surface
-SOWN = 60_000  # points that lead to the nearest triangles
+SOWN = 3  # times as many points lead to the nearest triangles
 
 
 @dataclass(frozen=True)
@@ -76,20 +76,22 @@ def surface_distances(
     import trimesh
 
     points, _ = trimesh.sample.sample_surface(start, count, seed=seed)
-    return distances_to(target, np.asarray(points))
+    return distances_to(target, np.asarray(points), SOWN * count)
 
 
-def distances_to(target: "trimesh.Trimesh", points: np.ndarray, near: int = 8) -> np.ndarray:
+def distances_to(
+    target: "trimesh.Trimesh", points: np.ndarray, sown: int = SOWN * SAMPLES, near: int = 8
+) -> np.ndarray:
     """Distances (n,) of points (n, 3) to a mesh, m.
 
-    The triangles asked are the owners of the ``near`` nearest of points sown densely over
-    the surface, so the error is far below the sowing's spacing.
+    The triangles asked are the owners of the ``near`` nearest of ``sown`` points spread over
+    the surface, so the error is far below their spacing.
     """
     import trimesh
     from scipy.spatial import cKDTree
 
-    sown, owner = trimesh.sample.sample_surface(target, SOWN, seed=0)
-    found = cKDTree(sown).query(points, near)[1]
+    spread, owner = trimesh.sample.sample_surface(target, sown, seed=0)
+    found = cKDTree(spread).query(points, near)[1]
     best = np.full(len(points), np.inf)
     for column in np.asarray(owner)[found].T:
         nearest = trimesh.triangles.closest_point(target.triangles[column], points)

@@ -15,8 +15,8 @@ from p2r_jax.real2sim.mesh.volume import Grid, sample
 if TYPE_CHECKING:
     import trimesh
 
-POINTS = 6000  # on the surface
-REFINE_POINTS = 3000
+POINTS = 6000  # on the surface whose mirror images are matched
+DENSE = 4  # times as many to match them with
 AGREEING = 0.98  # share of the surface that has to agree
 TRIMMED = 0.95  # share of the matches that a plane is fitted to
 YAWS, DIRECTIONS = 60, 400  # first guesses: upright planes, free planes
@@ -132,7 +132,7 @@ class _Surface:
         import trimesh
         from scipy.spatial import cKDTree
 
-        dense, faces = trimesh.sample.sample_surface(mesh, 8 * POINTS, seed=seed)
+        dense, faces = trimesh.sample.sample_surface(mesh, DENSE * POINTS, seed=seed)
         self.dense, self.normals = np.asarray(dense), np.asarray(mesh.face_normals[faces])
         self.points = np.asarray(trimesh.sample.sample_surface(mesh, POINTS, seed=seed + 1)[0])
         self.tree = cKDTree(self.dense)

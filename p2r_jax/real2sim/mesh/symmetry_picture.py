@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     import trimesh
 
 SIZE, MARGIN = 480, 30  # px
+DRAWN = 2  # every so many-th point
 
 
 def draw_asymmetry(mesh: "trimesh.Trimesh", plane: MirrorPlane, path: Path) -> Path:
@@ -20,7 +21,7 @@ def draw_asymmetry(mesh: "trimesh.Trimesh", plane: MirrorPlane, path: Path) -> P
     """
     from PIL import Image, ImageDraw
 
-    points, distances = surface_distances_to_mirror(mesh, plane)
+    points, distances = (x[::DRAWN] for x in surface_distances_to_mirror(mesh, plane))
     low, high = mesh.bounds[:, :2]
     scale = (SIZE - 2 * MARGIN) / (high - low).max()
 

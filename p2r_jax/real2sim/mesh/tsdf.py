@@ -137,8 +137,9 @@ def view_distance(
       limit: truncation, m.
       alpha: pixels less opaque have no depth.
 
-    The weight is the cosine of the incidence, falling to 0 from the surface to ``limit``
-    behind it.
+    Returns:
+      distances, and weights: the cosine of the incidence, falling to 0 from the surface to
+      ``limit`` behind it.
     """
     slope, facing = _facing(depth, alpha, limit)
     P = (depth.view.K @ depth.view.T_camera_world[:3]).astype(np.float32)
@@ -150,7 +151,7 @@ def view_distance(
     column, row = (np.where(inside, x, 0).astype(np.int32) for x in (u, v))
     pixel = row * w + column
     cosine = np.where(inside, facing.take(pixel), 0)
-    surface = depth.depth.astype(np.float32).take(pixel)
+    surface = np.where(facing > 0, depth.depth, 0).astype(np.float32).take(pixel)
     surface += slope[0].take(pixel) * (u - column - 0.5) + slope[1].take(pixel) * (v - row - 0.5)
     across = np.where(cosine > 0, (surface - z) * cosine, 0)
     known = np.clip(1 + across / limit, 0, 1)
@@ -159,8 +160,8 @@ def view_distance(
 
 def _facing(depth: DepthMap, alpha: float, limit: float):
     """Slope of the depth (m per px, along u and v) and cosine of the incidence; 0: no depth."""
-    z = np.where((depth.alpha >= alpha) & (depth.depth > 0), depth.depth, np.nan)
-    z = np.where(np.isfinite(z), z, np.nan)
+    known = (depth.alpha >= alpha) & (depth.depth > 0) & np.isfinite(depth.depth)
+    z = np.where(known, depth.depth, np.nan)
     slope = np.stack([_slope(z, 1, limit), _slope(z, 0, limit)])
     focal = np.array([depth.view.K[0, 0], depth.view.K[1, 1]])
     tilt = slope * focal[:, None, None] / z

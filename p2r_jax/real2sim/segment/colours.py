@@ -10,7 +10,8 @@ from scipy.ndimage import gaussian_filter
 from p2r_jax.real2sim.segment.shapes import opencv
 
 BINS = 16, 128, 128  # of lightness, a and b; coarse chroma takes grey tools for grey tables
-SPREAD = 0.7  # bins: neighbouring colours count too
+SPREAD, WIDE_SPREAD = 0.7, 3.0  # bins: neighbouring colours count too, far ones less
+WIDE_SHARE = 0.2  # of the evidence: decides where there are few examples
 RARE = 1e-6  # probability of a colour never seen: then neither side is preferred
 GRAIN_PX = 0.8  # blur before colours are read
 
@@ -57,5 +58,6 @@ def _histogram(bins, weights) -> Float[np.ndarray, " bins"]:
     counts = np.zeros(int(np.prod(BINS)))
     for index, weight in zip(bins, weights, strict=True):
         counts += np.bincount(index.ravel(), weight.ravel(), minlength=len(counts))
-    smooth = gaussian_filter(counts.reshape(BINS), SPREAD).ravel()
+    near, far = (gaussian_filter(counts.reshape(BINS), s) for s in (SPREAD, WIDE_SPREAD))
+    smooth = ((1 - WIDE_SHARE) * near + WIDE_SHARE * far).ravel()
     return smooth / max(smooth.sum(), 1e-12)

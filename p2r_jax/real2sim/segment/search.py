@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Bool, Float, Int, UInt8
+from jaxtyping import Bool, Float, Int
 from tqdm import tqdm
 
 from p2r_jax.real2sim.frames import Frame
@@ -75,20 +75,20 @@ class _Hint:
 def find(frames: Sequence[Frame], prompts: Sequence[Prompt], film: bool) -> Found:
     """Search all frames at once."""
     reading = tqdm(frames, "masks: looking", unit="frame", disable=None)
-    small, tags = zip(*(_small(frame) for frame in reading), strict=True)
+    small, tags, papers = zip(*(_small(frame) for frame in reading), strict=True)
     bins = [colour_bins(picture) for picture in small]
     hints = _hints(frames, prompts, bins[0].shape)
     order = _order(len(frames), hints if film else {})
     moves = _moves(small, order) if film and hints else {}
 
-    colours = _first_colours(bins, tags, hints)
+    colours = _first_colours(bins, papers, hints)
     levels = (EVEN,) if hints else STRICT
     tries = [_judge(colours, bins, tags, hints, order, moves, level) for level in levels]
     masks = max(tries, key=lambda masks: _object_like(masks, colours, bins))
     for _ in range(ROUNDS):
         if not any(mask.any() for mask in masks):
             break
-        colours = _learn(bins, masks, tags, hints)
+        colours = _learn(bins, masks, papers, hints)
         masks = _judge(colours, bins, tags, hints, order, moves, EVEN)
     assumed = [] if prompts else [ASSUMED]
     if any(tag.any() for tag in tags):
@@ -110,10 +110,11 @@ def _object_like(masks, colours: ColourModel, bins) -> float:
     )  # fmt: skip
 
 
-def _small(frame: Frame) -> tuple[UInt8[np.ndarray, "h w 3"], Bool[np.ndarray, "h w"]]:
-    """The picture to search, and the tags in it; those are looked for at full size."""
+def _small(frame: Frame) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The picture to search, the tags in it and their papers; tags are looked for at full size."""
     rgb, size = frame.load(), size_within(frame.width, frame.height, SIDE_PX)
-    return resized(rgb, size), scaled(tags_in(rgb), size)
+    squares, papers = tags_in(rgb)
+    return resized(rgb, size), scaled(squares, size), scaled(papers, size)
 
 
 def _hints(frames, prompts: Sequence[Prompt], shape: tuple[int, int]) -> dict[int, _Hint]:
@@ -141,7 +142,7 @@ def _dots(points, scale: float, shape: tuple[int, int]) -> Bool[np.ndarray, "h w
 
 def _first_colours(
     bins: Sequence[Int[np.ndarray, "h w"]],
-    tags: Sequence[Bool[np.ndarray, "h w"]],
+    papers: Sequence[Bool[np.ndarray, "h w"]],
     hints: dict[int, _Hint],
 ) -> ColourModel:
     shape = bins[0].shape
@@ -149,7 +150,8 @@ def _first_colours(
     border = ((np.abs(y)[:, None] > 0.5 - BORDER) | (np.abs(x)[None] > 0.5 - BORDER)).astype(float)
     if not hints:
         middle = central(shape, MIDDLE_SIGMA)
-        ours, theirs = [middle * ~tag for tag in tags], [np.maximum(border, tag) for tag in tags]
+        ours = [middle * ~paper for paper in papers]
+        theirs = [np.maximum(border, paper) for paper in papers]
         return fit_colours(bins, ours, theirs)
     at = sorted(hints)
     ours, theirs = zip(*(_examples(hints[i], border) for i in at), strict=True)
@@ -218,11 +220,11 @@ def _judge(
     return masks
 
 
-def _learn(bins, masks, tags, hints) -> ColourModel:
+def _learn(bins, masks, papers, hints) -> ColourModel:
     """Colours of what was found, and of what lies off it in the frames where it was found."""
     seen = [i for i, mask in enumerate(masks) if mask.any()]
     ours = [shrunk(masks[i], 2).astype(float) for i in seen]
-    theirs = [(~grown(masks[i], 4) | tags[i]).astype(float) for i in seen]
+    theirs = [(~grown(masks[i], 4) | (papers[i] & ~masks[i])).astype(float) for i in seen]
     for k, i in enumerate(seen):
         if i in hints:
             theirs[k] += hints[i].outside * 10.0

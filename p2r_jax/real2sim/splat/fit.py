@@ -293,7 +293,8 @@ def _digest(views: Sequence[View], points: np.ndarray) -> str:
     digest = hashlib.sha256(points.tobytes())
     for view in views:
         digest.update(view.K.tobytes() + view.T_camera_world.tobytes())
-        digest.update(view.image.read_bytes() + view.mask.read_bytes())
+        for path in (view.image, view.mask):
+            digest.update(path.read_bytes() if path else b"")
     return digest.hexdigest()[:16]
 
 

@@ -114,8 +114,8 @@ class GsplatBackend:
 
         with torch.no_grad():
             rgb, depth, alpha, _ = self.picture(to_torch(splat, self._device), camera)
-        arrays = (np.asarray(x.cpu()) for x in (rgb, depth, alpha))
-        return Rendered(*arrays, dropped=np.zeros((), np.int32))
+        rgb, depth, alpha = (jnp.asarray(x.cpu().numpy()) for x in (rgb, depth, alpha))
+        return Rendered(rgb, depth, alpha, dropped=jnp.zeros((), jnp.int32))
 
     def save(self, path: Path, state: GsplatState) -> None:
         """Write parameters, moments and step."""

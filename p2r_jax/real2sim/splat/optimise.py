@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -99,7 +99,9 @@ class Optimiser:
         """Colour and mask errors over a background, and the pull towards a surface."""
         c = self.config
         camera = crop.camera
-        seen = render(splat, camera, settings=self.raster, extra=facing_normals(splat, camera))
+        normals = facing_normals(splat, camera)
+        seen = render(splat, camera, settings=self.raster, extra=normals)
+        assert seen.extra is not None
         found = seen.rgb + (1 - seen.alpha[..., None]) * background
         error = found - crop.rgb - (1 - crop.mask[..., None]) * background
         squared = jnp.mean(error**2)
@@ -127,4 +129,5 @@ class Optimiser:
             "opacity_logits": falling(c.opacities, c.fall),
             "sh": falling(c.colours, c.fall),
         }
-        return optax.multi_transform(rates, Splat(**{name: name for name in rates}))
+        labels: Any = dict(zip(rates, rates, strict=True))
+        return optax.multi_transform(rates, Splat(**labels))

@@ -55,7 +55,7 @@ def read_ply(path: Path) -> Splat:
     """
     data = Path(path).read_bytes()
     rows = _vertices(data, path)
-    count = len([name for name in rows.dtype.names if name.startswith("f_rest_")])
+    count = len([name for name in _names(rows) if name.startswith("f_rest_")])
     coefficients = 1 + count // 3
     names = [f"f_rest_{i}" for i in range(3 * (coefficients - 1))]
     sh = _columns(rows, [f"f_dc_{i}" for i in range(3)], path)[:, None, :]
@@ -78,8 +78,12 @@ def read_ply(path: Path) -> Splat:
     return Splat(*(jnp.asarray(leaf, jnp.float32) for leaf in leaves))
 
 
+def _names(rows: np.ndarray) -> tuple[str, ...]:
+    return rows.dtype.names or ()
+
+
 def _columns(rows: np.ndarray, names, path: Path) -> np.ndarray:
-    missing = [name for name in names if name not in rows.dtype.names]
+    missing = [name for name in names if name not in _names(rows)]
     if missing:
         raise ValueError(f"{path} holds no splat: vertices have no {', '.join(missing)}")
     return np.stack([rows[name].astype(np.float32) for name in names], -1)

@@ -3,6 +3,7 @@
 Conventions and constants are gsplat's, whose reference implementation is a test's twin.
 """
 
+from dataclasses import replace
 from typing import NamedTuple
 
 import jax.numpy as jnp
@@ -41,7 +42,7 @@ class Camera:
 
     def seeing(self, T_world_object: Float[Array, "4 4"]) -> "Camera":
         """The same camera, relative to an object: renders a splat in the object's frame."""
-        return self.replace(T_camera_world=self.T_camera_world @ T_world_object)
+        return replace(self, T_camera_world=self.T_camera_world @ T_world_object)
 
 
 def camera_of(view: View) -> Camera:

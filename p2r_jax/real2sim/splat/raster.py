@@ -73,15 +73,14 @@ def render(
         camera = camera.seeing(T_world_object)
     projected = project(splat, camera)
     colours = splat.colours(camera.position)
-    others = [] if extra is None else [extra]
-    features = jnp.concatenate([colours, projected.depths[:, None], *others], -1)
+    features = [colours, projected.depths[:, None]] + ([] if extra is None else [extra])
     opacities = drawn_opacities(splat, projected, settings)
     blended, alpha, dropped = rasterise(
-        projected, opacities, features, camera.width, camera.height, settings
+        projected, opacities, jnp.concatenate(features, -1), camera.width, camera.height, settings
     )
     depth = jnp.where(alpha > COVERED, blended[..., 3] / jnp.maximum(alpha, COVERED), 0.0)
-    others = None if extra is None else blended[..., 4:]
-    return Rendered(blended[..., :3], depth, alpha, dropped, others)
+    blended_extra = None if extra is None else blended[..., 4:]
+    return Rendered(blended[..., :3], depth, alpha, dropped, blended_extra)
 
 
 def rasterise(
