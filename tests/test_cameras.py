@@ -1,6 +1,7 @@
 """Poses that are given, metres, the table, and what is said when they do not fit."""
 
 import json
+import re
 import signal
 import threading
 import time
@@ -20,7 +21,13 @@ from scipy.spatial.transform import Rotation  # noqa: E402
 from p2r_jax.real2sim.cameras import step  # noqa: E402
 from p2r_jax.real2sim.cameras.rig import Lens, Rig, Similarity, align, compare  # noqa: E402
 from p2r_jax.real2sim.cameras.scale import ScaleConfig  # noqa: E402
-from p2r_jax.real2sim.cameras.sfm import SfmConfig, check_registered, focal_from_exif, interruptible  # noqa: E402
+from p2r_jax.real2sim.cameras.sfm import (  # noqa: E402
+    SfmConfig,
+    enough,
+    focal_from_exif,
+    interruptible,
+    too_few,
+)
 from p2r_jax.real2sim.cameras.silhouettes import locate, read_silhouettes  # noqa: E402
 from p2r_jax.real2sim.cameras.step import (  # noqa: E402
     CamerasConfig,
@@ -391,14 +398,13 @@ def test_sfm_on_pictures_without_texture_says_what_to_do(scene, tmp_path):
 def test_sfm_that_places_too_few_frames_names_the_others_and_the_groups(scene, tmp_path):
     rig = true_rig(scene)
     some = replace(rig, names=rig.names[:7], poses=rig.poses[:7], notes={"models": [7, 4]})
-    with pytest.raises(CaptureError, match=r"7 of 16 frames.*60 %.*groups of \[7, 4\].*0007, "):
-        check_registered(
-            SfmConfig(), some, scene.frames.frames, scene.masks, tmp_path / "sheet.jpg"
-        )
-    enough = replace(rig, names=rig.names[:10], poses=rig.poses[:10])
-    assert (tmp_path / "sheet.jpg").is_file()
-    check_registered(SfmConfig(), enough, scene.frames.frames, scene.masks, tmp_path / "no.jpg")
-    assert not (tmp_path / "no.jpg").exists()
+    frames, sheet = scene.frames.frames, tmp_path / "sheet.jpg"
+    error = too_few(SfmConfig(), some, frames, scene.masks, sheet)
+    assert re.search(r"7 of 16 frames.*60 %.*groups of \[7, 4\].*0007, ", str(error))
+    assert error.picture.is_file()
+    assert not enough(SfmConfig(), some, frames)
+    assert not enough(SfmConfig(), None, frames)
+    assert enough(SfmConfig(), replace(rig, names=rig.names[:10]), frames)
 
 
 def _behind(poses):

@@ -41,7 +41,7 @@ def counted(monkeypatch):
         )
 
     monkeypatch.setattr(pipeline, "STEPS", {name: step(name) for name in STEPS})
-    monkeypatch.setattr(pipeline, "write_report", lambda out: out / "report.html")
+    monkeypatch.setattr(pipeline, "write_report", lambda out, stopped: out / "report.html")
     return calls
 
 

@@ -57,6 +57,7 @@ def test_a_t_becomes_a_closed_mirrored_mesh_and_says_how_good_it_is(capture, tmp
     assert abs(errors.volume) < 0.08
     assert errors.chamfer_m < 1e-3
     assert errors.footprint_iou > 0.9
+    assert read.bounds[0, 2] == 0
     assert record["volume_m3"] == pytest.approx(read.volume, rel=1e-4)
     assert record["faces"] == len(read.faces) <= 8000
     assert result.mirrored
@@ -117,6 +118,7 @@ def test_a_level_set_needs_no_views_but_a_splat(capture, tmp_path):
         make_mesh(config, views, None, None, tmp_path)
 
 
+@pytest.mark.slow
 def test_pymeshlab_backend_makes_a_closed_mesh_too(capture, tmp_path):
     pytest.importorskip("pymeshlab", reason="needs pip install 'p2r_jax[pymeshlab]'")
     block, views, depths = capture

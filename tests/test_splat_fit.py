@@ -120,8 +120,10 @@ def test_a_fit_goes_on_exactly_after_ctrl_c(ball, fitted, tmp_path, monkeypatch)
 
 def test_a_checkpoint_of_another_fit_is_refused_and_kept(ball, tmp_path, monkeypatch):
     interrupted(monkeypatch, after=0)
+    (tmp_path / "splat.json").write_text("{}")  # an older fit's
     with pytest.raises(KeyboardInterrupt):
         fit_splat(*ball, TINY, tmp_path)
+    assert not (tmp_path / "splat.json").exists()
     with pytest.raises(ValueError, match=r"config\.seed = 0, not 1; to start anew, delete .*check"):
         fit_splat(*ball, replace(TINY, seed=1), tmp_path)
     views, points = ball

@@ -173,17 +173,18 @@ def reconstruct(config: ReconstructConfig) -> Reconstruction:
     ledger = Ledger(config.out)
     write_json(config.out / "config.json", as_record(config))
     done: dict[StepName, Any] = {}
-    again = False
+    again, stopped = False, None
     try:
         for name in wanted:
             mark = fingerprint(mark, getattr(config, name))
             again = again or name == config.redo
             done[name] = _do(config, name, mark, ledger, done, again)
     except CaptureError as error:
+        stopped = f"{name}: {error}"
         kept = ", ".join(done) or "none"
         raise CaptureError(f"{name}: {error} (finished steps are kept: {kept})") from error
     finally:
-        report = write_report(config.out)
+        report = write_report(config.out, stopped)
     return Reconstruction(config.out, done, report)
 
 

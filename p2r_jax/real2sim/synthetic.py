@@ -215,11 +215,11 @@ def _through_lens(config: SyntheticConfig, margin: int, pictures: Iterator) -> I
         rows, columns = np.mgrid[: config.height, : config.width] + 0.5
         grid = np.stack([columns.ravel(), rows.ravel()], -1)
         where = (_undistorted(config, grid) + margin - 0.5).astype(np.float32)
-        where = where.reshape(config.height, config.width, 2)
+        where = where.T.reshape(2, config.height, config.width)
     for image, mask in pictures:
         if where is not None:
-            image = cv2.remap(image, where, None, cv2.INTER_CUBIC)
-            mask = cv2.remap(mask, where, None, cv2.INTER_NEAREST)
+            image = cv2.remap(image, where[0], where[1], cv2.INTER_CUBIC)
+            mask = cv2.remap(mask, where[0], where[1], cv2.INTER_NEAREST)
         noise = rng.normal(0, config.pixel_noise, image.shape)
         yield np.clip(np.round(image + noise), 0, 255).astype(np.uint8), mask
 

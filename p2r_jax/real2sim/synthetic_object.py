@@ -10,7 +10,7 @@ import shapely
 from jaxtyping import Float
 
 from p2r_jax.sim.asset import ASSET_ROOT, Asset, load_asset
-from p2r_jax.sim.mesh_solid import MeshError, Unit, load_mesh, weigh
+from p2r_jax.sim.mesh_solid import SUFFIXES, MeshError, Unit, load_mesh, weigh
 
 if TYPE_CHECKING:
     import manifold3d
@@ -63,7 +63,7 @@ def known_object(name_or_file: str, yaw_rad: float, unit: Unit | None = None) ->
       ValueError: for a mesh that cannot be mended; says why.
     """
     path = Path(name_or_file)
-    if path.suffix:
+    if path.suffix.lower() in SUFFIXES:
         return _placed(_from_mesh(path, unit), yaw_rad)
     shipped = path.is_dir() or (ASSET_ROOT / path).is_dir()
     if not shipped:
@@ -105,13 +105,13 @@ def _from_mesh(path: Path, unit: Unit | None) -> KnownObject:
     change = mesh.volume / solid.volume - 1
     shift = placed.T_object_mesh[:3, :3] @ solid.com + placed.T_object_mesh[:3, 3]
     moved = 1e3 * np.linalg.norm(mesh.center_mass - shift)
-    notes = (
+    told = (
         *notes,
         *solid.notes,
         *mended,
         f"mending changed the volume by {100 * change:+.3f} %, the centroid by {moved:.3f} mm",
     )
-    return KnownObject(path.parent.name, mesh, colors, placed.outline, notes)
+    return KnownObject(path.parent.name, mesh, colors, placed.outline, told)
 
 
 def one_solid(mesh: "trimesh.Trimesh") -> tuple["trimesh.Trimesh", list[str]]:
@@ -160,8 +160,15 @@ def _colors_near(path: Path, raw: "trimesh.Trimesh", mesh: "trimesh.Trimesh"):
     """Colours of the faces of ``raw`` (as in its file), at the nearest faces of ``mesh``."""
     import trimesh
     from scipy.spatial import cKDTree
+    from trimesh.visual import ColorVisuals, TextureVisuals
 
-    colors = trimesh.load(path, force="mesh", process=False).visual.face_colors[:, :3] / 255
+    painted = trimesh.load(path, force="mesh", process=False)
+    assert isinstance(painted, trimesh.Trimesh)  # as force="mesh" promises
+    visual = painted.visual
+    if isinstance(visual, TextureVisuals):
+        visual = visual.to_color()
+    assert isinstance(visual, ColorVisuals)
+    colors = np.asarray(visual.face_colors)[:, :3] / 255
     if len(colors) != len(raw.faces):
         return np.tile(np.array(WOOD_RGB), (len(mesh.faces), 1))
     points, faces = trimesh.sample.sample_surface(raw, COLOR_SAMPLES, seed=0)

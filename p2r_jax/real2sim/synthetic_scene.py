@@ -113,7 +113,11 @@ def _table_picture(rng: np.random.Generator, size: int) -> UInt8[np.ndarray, "h 
     """A speckled grey-blue table, unlike wood in hue."""
     grey = noise_picture(rng, size, tuple(size // n for n in (192, 64, 32, 16, 8, 4, 2, 1)))
     hue = np.stack([noise_picture(rng, size, (8, 24)) for _ in range(3)], -1)
-    shade = (0.15 + 0.75 * grey[..., None]) * (0.85 + 0.15 * hue) * np.float32([0.8, 0.95, 1.0])
+    shade = (
+        (0.15 + 0.75 * grey[..., None])
+        * (0.85 + 0.15 * hue)
+        * np.array([0.8, 0.95, 1.0], np.float32)
+    )
     return (255 * shade).astype(np.uint8)
 
 

@@ -1,6 +1,6 @@
 """Cameras in any frame and scale, with lenses as they are, before they become views."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
@@ -215,6 +215,6 @@ def import_pycolmap():
     return pycolmap
 
 
-def names_of(rig: Rig, chosen: Sequence[int]) -> tuple[str, ...]:
+def names_of(rig: Rig, chosen: Iterable[int]) -> tuple[str, ...]:
     """Names of some of a rig's cameras."""
     return tuple(rig.names[i] for i in chosen)

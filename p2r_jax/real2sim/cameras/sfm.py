@@ -23,6 +23,9 @@ LEAST_TRACK = 3  # a point that fewer frames see says little
 EXIF_IFD, FOCAL_35MM, FILM_DIAGONAL_MM = 0x8769, 0xA405, 43.27
 
 
+Place = Literal["scene", "object"]
+
+
 @dataclass(frozen=True)
 class SfmConfig:
     """How poses are found from pictures.
@@ -56,13 +59,15 @@ class Attempt:
       loose: more and weaker features, and weaker evidence accepted.
     """
 
-    look_at: Literal["scene", "object"]
+    look_at: Place
     loose: bool
 
 
 def attempts(config: SfmConfig) -> tuple[Attempt, ...]:
     """What is tried, in order, until enough frames have a pose that the masks agree with."""
-    places = ("scene", "object") if config.look_at == "auto" else (config.look_at,)
+    places: tuple[Place, ...] = ("scene", "object")
+    if config.look_at != "auto":
+        places = (config.look_at,)
     return tuple(Attempt(place, loose) for loose in (False, True) for place in places)
 
 
@@ -253,14 +258,19 @@ def rig_of_model(model, names: Mapping[str, str]) -> Rig:
     )
 
 
-def check_registered(
+def enough(config: SfmConfig, rig: Rig | None, frames: Sequence[Frame]) -> bool:
+    """Whether as many frames have a pose as are asked for."""
+    return rig is not None and len(rig.names) >= max(3, config.min_registered * len(frames))
+
+
+def too_few(
     config: SfmConfig,
     rig: Rig | None,
     frames: Sequence[Frame],
     masks: Mapping[str, Path],
     picture: Path,
-) -> None:
-    """Raise CaptureError if too few frames have a pose; says which have none.
+) -> CaptureError:
+    """The error that says which frames have no pose, and what to do.
 
     Args:
       config: settings.
@@ -271,14 +281,12 @@ def check_registered(
     """
     found = rig.names if rig else ()
     missing = [frame.name for frame in frames if frame.name not in found]
-    if len(found) >= max(3, config.min_registered * len(frames)):
-        return
     outlines = [read_grey(masks[frame.name]) >= MASK_LEVEL for frame in frames]
     notes = ["no pose" if frame.name in missing else None for frame in frames]
     write_picture(picture, contact_sheet(frames, outlines, notes))
     groups = rig.notes.get("models", ()) if rig else ()
     apart = f" They fall into groups of {groups} that share no view." if len(groups) > 1 else ""
-    raise CaptureError(
+    return CaptureError(
         f"structure from motion placed {len(found)} of {len(frames)} frames, also with looser "
         f"settings; {100 * config.min_registered:.0f} % are needed.{apart} Film again with more "
         "overlap (neighbouring pictures at most 20 degrees apart), sharp, the object on something "

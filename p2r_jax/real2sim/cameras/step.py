@@ -25,9 +25,10 @@ from p2r_jax.real2sim.cameras.sfm import (
     Attempt,
     SfmConfig,
     attempts,
-    check_registered,
+    enough,
     focal_from_exif,
     run_sfm,
+    too_few,
 )
 from p2r_jax.real2sim.cameras.silhouettes import (
     Hull,
@@ -220,8 +221,10 @@ def _rig_by_sfm(
     contradicted = None
     for attempt in attempts(config):
         rig = _attempted(config, attempt, frames, masks)
-        if rig is None or len(rig.names) < max(3, config.min_registered * len(frames)):
-            few += [] if rig is None else [rig]
+        if rig is None:
+            continue
+        if not enough(config, rig, frames):
+            few.append(rig)
             continue
         place = locate(rig, read_silhouettes(rig, masks))
         if not agree(rig, place):
@@ -235,7 +238,7 @@ def _rig_by_sfm(
             return rig
     if contradicted is None:
         best = max(few, key=lambda rig: len(rig.names), default=None)
-        check_registered(config, best, frames, masks, out / SHEET_FILE)
+        raise too_few(config, best, frames, masks, out / SHEET_FILE)
     return contradicted
 
 
@@ -259,7 +262,7 @@ def doubts(rig: Rig, place: Place) -> list[str]:
 
 def _better(scene: Rig, alone: Rig | None, config: SfmConfig, frames: Sequence[Frame]) -> Rig:
     """Poses from the object alone if there are enough, they differ, and they fit much better."""
-    if alone is None or len(alone.names) < max(3, config.min_registered * len(frames)):
+    if alone is None or not enough(config, alone, frames):
         return scene
     common = set(alone.names) & set(scene.names)
     same = len(common) >= 3 and compare(alone, scene)["rotation_mean_deg"] < SAME_DEG

@@ -15,7 +15,7 @@ from p2r_jax.real2sim.cameras.silhouettes import (
 )
 
 NEARBY = 4.0  # radii of the object, within which points may be the table
-ON_OBJECT, BESIDE = 0.85, 0.6  # share of the masks that contain a point of the object, of the table
+BESIDE = 0.6  # share of the masks that contain a point of the table at most
 LEAST_POINTS = 40
 TRIALS = 500
 THICKNESS = 0.03  # of the object's radius: points this near belong to a plane

@@ -19,7 +19,6 @@ from p2r_jax.real2sim.pictures import missing_package
 
 Family = Literal["36h11", "25h9", "16h5"]
 CUT_OUT_RIM = 0.4  # around a tag, in widths
-FIRST_PIXEL = 0.5  # where the plain detector is off from our pixel coordinates
 LEAST_VIEWS = 3
 LEAST_PARALLAX_DEG = 3.0
 OUTLIER = 3.0  # times the median distance of a ray from the corner

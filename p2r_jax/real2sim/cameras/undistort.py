@@ -65,4 +65,5 @@ def resampled(picture: np.ndarray, where: Float[np.ndarray, "h w 2"]) -> np.ndar
     """The picture at these places, linear between pixels."""
     import cv2
 
-    return cv2.remap(picture, (where - 0.5).astype(np.float32), None, cv2.INTER_LINEAR)
+    x, y = np.moveaxis(where - 0.5, 2, 0).astype(np.float32)
+    return cv2.remap(picture, x, y, cv2.INTER_LINEAR)

@@ -14,7 +14,7 @@ from p2r_jax.real2sim.views import View
 if TYPE_CHECKING:
     import trimesh
 
-TAUBIN = (0.5, -0.53)  # shrink, grow: their sum keeps the volume
+TAUBIN = (0.5, 0.52)  # shrink by the first, grow by the second
 CAP_SHARE = 0.05  # of the surface; larger openings mean that a side was not seen
 COARSER = 1.5  # factor on tolerance or edge length while there are too many faces
 SHADE = 160  # grey of a mesh without pictures
@@ -71,8 +71,7 @@ def clean_mesh(mesh: "trimesh.Trimesh", config: CleanConfig, voxel: float) -> "t
     mesh = largest_component(mesh)
     mesh = closed(mesh)
     if config.smoothing:
-        lamb, nu = TAUBIN
-        trimesh.smoothing.filter_taubin(mesh, lamb, -nu, iterations=2 * config.smoothing)
+        trimesh.smoothing.filter_taubin(mesh, *TAUBIN, iterations=2 * config.smoothing)
     tolerance = config.tolerance_m if config.tolerance_m is not None else voxel / 8
     return simplified(mesh, tolerance, config.faces, config.colour_edge_m)
 
@@ -133,9 +132,9 @@ def _capped(mesh: "trimesh.Trimesh", loops: list[np.ndarray]) -> "trimesh.Trimes
     """A fan from the middle of every opening."""
     import trimesh
 
-    vertices, faces = [mesh.vertices], [mesh.faces]
+    vertices, faces = [np.asarray(mesh.vertices)], [np.asarray(mesh.faces)]
     for i, loop in enumerate(loops):
-        vertices.append(mesh.vertices[loop].mean(0, keepdims=True))
+        vertices.append(vertices[0][loop].mean(0, keepdims=True))
         middle = np.full(len(loop), len(mesh.vertices) + i)
         faces.append(np.stack([loop, np.roll(loop, -1), middle], 1))
     return trimesh.Trimesh(np.concatenate(vertices), np.concatenate(faces), process=False)

@@ -71,19 +71,19 @@ def matching_level(
     Returns:
       the level, or None if the goal does not lie between the areas at ``low`` and ``high``.
     """
-    short, long = (area(level) - goal for level in (low, high))
+    short, long = (float(area(level) - goal) for level in (low, high))
     if not short < 0 < long:
         return None
     for _ in range(STEPS):
         level = low - short * (high - low) / (long - short)
-        found = area(level) - goal
+        found = float(area(level) - goal)
         if abs(found) <= PRECISION * goal:
             break
         if found < 0:
             low, short, long = level, found, long / 2
         else:
             high, long, short = level, found, short / 2
-    return float(level)
+    return level
 
 
 def spread_views(views: Sequence[View]) -> list[View]:

@@ -46,7 +46,8 @@ class MeshConfig:
       backend: ``default`` marches the field and tidies with trimesh and manifold3d;
         ``pymeshlab`` makes a screened Poisson surface through its oriented points (GPL-3,
         extra ``pymeshlab``).
-      held_out: every so many-th view is not used and judges the mesh; 0 uses all.
+      held_out: every so many-th view is not used and judges the mesh; 0 uses all. Give the
+        splat's ``hold_out``, so that both leave out the same.
       unshrink: grow the hull until its silhouettes are as large as the masks.
       hull, tsdf, level_set, symmetry, clean: of the parts.
     """
@@ -116,6 +117,8 @@ def make_mesh(
         that is to be mirrored and is not symmetric.
       ValueError: if what the chosen surface is made of is missing.
     """
+    from trimesh.exchange.ply import export_ply
+
     started = time.perf_counter()
     out.mkdir(parents=True, exist_ok=True)
     (out / RECORD_FILE).unlink(missing_ok=True)
@@ -142,7 +145,7 @@ def make_mesh(
         "settings": as_record(config),
         "seconds": round(time.perf_counter() - started, 2),
     }
-    write_atomic(out / MESH_FILE, mesh.export(file_type="ply"))
+    write_atomic(out / MESH_FILE, export_ply(mesh))
     write_json(out / RECORD_FILE, record)
     held_out = tuple(view.name for view in judging)
     return MeshResult(mesh, mirror, mirrored, iou, held_out, record, out)
@@ -229,7 +232,10 @@ def _mesh(config: MeshConfig, surface: _Surface) -> "trimesh.Trimesh":
         from p2r_jax.real2sim.mesh.pymeshlab_backend import poisson_surface
 
         raw = poisson_surface(raw, surface.grid.voxel)
-    return clean_mesh(raw, config.clean, surface.grid.voxel)
+    mesh = clean_mesh(raw, config.clean, surface.grid.voxel)
+    if config.hull.table:  # smoothing rounds the rim of the underside
+        mesh.vertices[:, 2] = np.maximum(mesh.vertices[:, 2], 0.0)
+    return mesh
 
 
 def _geometry(mesh: "trimesh.Trimesh") -> dict:

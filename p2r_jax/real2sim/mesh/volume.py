@@ -49,8 +49,8 @@ class Grid:
 
     def coarser(self) -> "Grid":
         """Every second node; the last one is kept where a count is odd."""
-        shape = tuple((n + 1) // 2 for n in self.shape)
-        return Grid(self.origin, 2 * self.voxel, shape)
+        x, y, z = ((n + 1) // 2 for n in self.shape)
+        return Grid(self.origin, 2 * self.voxel, (x, y, z))
 
     def nearest_of_coarser(self) -> tuple[Int[np.ndarray, "..."], ...]:
         """Index grid: for every node the nearest node of ``coarser()``."""
@@ -66,7 +66,8 @@ class Grid:
 def box_grid(low: Float[np.ndarray, " 3"], high: Float[np.ndarray, " 3"], voxel: float) -> Grid:
     """The grid that covers a box (m), a node on its low corner; odd node counts."""
     cells = np.maximum(np.ceil((high - low) / voxel - 1e-9).astype(int), 1)
-    return Grid(np.asarray(low, float), voxel, tuple(int(n + n % 2 + 1) for n in cells))
+    x, y, z = (int(n + n % 2 + 1) for n in cells)
+    return Grid(np.asarray(low, float), voxel, (x, y, z))
 
 
 def sample(

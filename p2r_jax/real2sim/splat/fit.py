@@ -23,7 +23,7 @@ from p2r_jax.real2sim.splat.tiles import RasterSettings
 from p2r_jax.real2sim.views import View
 
 SCHEMA_VERSION = 1
-CHECKPOINT = "checkpoint.msgpack"
+RECORD, CHECKPOINT = "splat.json", "checkpoint.msgpack"
 LEAST_VIEWS = 3
 STRIDE = 20  # steps in one go: how long Ctrl-C may wait
 PREVIEWED = 3  # held-out views in the live preview
@@ -149,7 +149,7 @@ def fit_splat(
     result = SplatResult(splat, out / "splat.ply", scores, seconds)
     write_ply(result.ply, splat)
     _write_pictures(out / "heldout", backend, splat, judged, held)
-    write_json(out / "splat.json", _record(config, result, len(views), radius, dropped))
+    write_json(out / RECORD, _record(config, result, len(views), radius, dropped))
     run.forget_checkpoint()
     return result
 
@@ -188,6 +188,7 @@ class FitRun:
     def begin(self, backend: SplatBackend, first: Splat) -> Any:
         """The state to go on from: a checkpoint's, or a new one."""
         self.out.mkdir(parents=True, exist_ok=True)
+        (self.out / RECORD).unlink(missing_ok=True)  # an older fit's: this one is not done
         checkpoint = self.out / CHECKPOINT
         if not checkpoint.is_file():
             write_json(self.out / "config.json", as_record(self))

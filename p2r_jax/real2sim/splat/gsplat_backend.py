@@ -96,9 +96,9 @@ class GsplatBackend:
             loss, error = self._loss(state.parameters, crops[int(order[nth])], background)
             loss.backward()
             state.optimizer.step()
+            state.step = step + 1
             squared.append(error)
-        done = GsplatState(state.parameters, state.optimizer, state.step + steps)
-        return done, Progress(float(np.mean([float(error) for error in squared])), 0)
+        return state, Progress(float(np.mean([float(error) for error in squared])), 0)
 
     def steps_done(self, state: GsplatState) -> int:
         """Steps so far."""
