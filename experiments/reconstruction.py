@@ -110,8 +110,9 @@ def own_masks(run: ReconstructConfig) -> ReconstructConfig:
 
 
 def own_poses(run: ReconstructConfig) -> ReconstructConfig:
-    """Structure from motion instead of the poses that came with the photos."""
-    return replace(run, cameras=replace(run.cameras, poses=None))
+    """Structure from motion on the head alone: it turns before a background that stands still."""
+    sfm = replace(run.cameras.sfm, look_at="object")
+    return replace(run, cameras=replace(run.cameras, poses=None, sfm=sfm))
 
 
 def judged_views(out: Path, capture: Path) -> tuple[list[View], list[View]]:
