@@ -33,7 +33,8 @@ SHARED = Path(__file__).parents[2] / "shared" / "data"
 HEAD = SHARED / "ethiopian_head"
 OBJECTS = {"tblock": "tblock", "hammer": str(SHARED / "workshop_tools" / "Hammer" / "mesh.ply")}
 MASS_KG = {"tblock": 0.2, "hammer": 0.62}
-TAG_M = 0.06
+TAG_M, TAG_GAP_M = 0.06, 0.05
+ELEVATIONS_DEG = (15.0, 35.0, 58.0)  # low enough to look under a raised handle
 HEAD_DISTANCE_M = 0.6  # assumed: its photos have no scale
 MARKS = {
     "com_plane_m": 1.5e-3,
@@ -70,7 +71,12 @@ def synthetic(config: Config, name: str) -> dict:
     capture = config.work / f"{name}-capture"
     if not (capture / "truth" / "truth.json").is_file():
         settings = SyntheticConfig(
-            object=OBJECTS[name], views=config.views, tag_size_m=TAG_M, seed=config.seed
+            object=OBJECTS[name],
+            views=config.views,
+            elevations_deg=ELEVATIONS_DEG,
+            tag_size_m=TAG_M,
+            tag_gap_m=TAG_GAP_M,
+            seed=config.seed,
         )
         render_capture(settings, capture, overwrite=True)
     base = preset_config("portable", capture, config.work / name)

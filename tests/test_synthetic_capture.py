@@ -165,7 +165,7 @@ def test_bad_input_is_named(tmp_path, monkeypatch):
     with pytest.raises(FileNotFoundError, match="only synthetic captures"):
         read_truth(tmp_path)
     with pytest.raises(ValueError, match="no place for a tag"):
-        place_tag(shapely.box(-9, -9, 9, 9), 0, 0.05)
+        place_tag(shapely.box(-9, -9, 9, 9), 0, 0.05, 0.01)
     monkeypatch.setenv("MUJOCO_GL", "no_such_library")
     with pytest.raises(RuntimeError, match="no OpenGL to render views with"):
         render_capture(replace(SMALL, width=64, height=48), tmp_path / "b")

@@ -44,6 +44,7 @@ class SyntheticConfig:
       distortion: radial lens distortion k1 of OpenCV's model; 0 is a perfect lens.
       shadows: whether the light casts them.
       tag_size_m: edge of an AprilTag (36h11, number 0) on the table; 0: no tag.
+      tag_gap_m: between its paper and the object.
       texture: contrast of the object's surface, 0 (plain) to 1.
       masks: also write true masks where a capture has them (``masks/``).
       video_fps: write ``video.mp4`` with so many frames a second instead of pictures.
@@ -64,6 +65,7 @@ class SyntheticConfig:
     distortion: float = 0.0
     shadows: bool = False
     tag_size_m: float = 0.0
+    tag_gap_m: float = 0.006
     texture: float = 0.6
     masks: bool = False
     video_fps: float = 0.0
@@ -119,7 +121,9 @@ def render_capture(config: SyntheticConfig, out: Path, overwrite: bool = False) 
     """
     new_folder(out, overwrite)
     known = known_object(config.object, config.yaw_rad, config.unit)
-    tag = place_tag(known.footprint, TAG_ID, config.tag_size_m) if config.tag_size_m else None
+    tag = None
+    if config.tag_size_m:
+        tag = place_tag(known.footprint, TAG_ID, config.tag_size_m, config.tag_gap_m)
     poses = camera_poses(config, known)
     margin = _margin(config)
     wide = (config.width + 2 * margin, config.height + 2 * margin)

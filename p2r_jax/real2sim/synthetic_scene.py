@@ -20,7 +20,6 @@ BACKENDS = ("cgl",) if sys.platform == "darwin" else ("egl", "osmesa")
 TABLE_PX, OBJECT_PX = 4.8, 3.2  # edge of the textures, in widths of the pictures
 TAG_CELLS, TAG_CELL_PX = 8, 32
 TAG_RIM_CELLS = 1  # white around the black square
-TAG_GAP_M = 0.006  # between the tag's paper and the object
 TAG_HEIGHT_M = 1e-4
 TABLE_REACH = 2.0  # half the table's edge, in distances of the furthest camera
 
@@ -48,9 +47,9 @@ class TagOnTable:
         return np.pad(square + np.array([self.x, self.y]), ((0, 0), (0, 1)))
 
 
-def place_tag(footprint: shapely.Geometry, number: int, size_m: float) -> TagOnTable:
-    """A tag as near to the object as it fits without touching it."""
-    half = size_m / 2 * (1 + 2 * TAG_RIM_CELLS / TAG_CELLS) + TAG_GAP_M
+def place_tag(footprint: shapely.Geometry, number: int, size_m: float, gap_m: float) -> TagOnTable:
+    """A tag whose paper lies ``gap_m`` (m) or a little more beside the object."""
+    half = size_m / 2 * (1 + 2 * TAG_RIM_CELLS / TAG_CELLS) + gap_m
     for radius in np.arange(half, 2.0, 0.005):
         for angle in np.linspace(0, 2 * np.pi, 48, endpoint=False):
             x, y = radius * np.cos(angle), radius * np.sin(angle)
