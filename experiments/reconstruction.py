@@ -34,7 +34,6 @@ HEAD = SHARED / "ethiopian_head"
 OBJECTS = {"tblock": "tblock", "hammer": str(SHARED / "workshop_tools" / "Hammer" / "mesh.ply")}
 MASS_KG = {"tblock": 0.2, "hammer": 0.62}
 TAG_M, TAG_GAP_M = 0.06, 0.05
-ELEVATIONS_DEG = (15.0, 35.0, 58.0)  # low enough to look under a raised handle
 HEAD_DISTANCE_M = 0.6  # assumed: its photos have no scale
 MARKS = {
     "com_plane_m": 1.5e-3,
@@ -73,7 +72,6 @@ def synthetic(config: Config, name: str) -> dict:
         settings = SyntheticConfig(
             object=OBJECTS[name],
             views=config.views,
-            elevations_deg=ELEVATIONS_DEG,
             tag_size_m=TAG_M,
             tag_gap_m=TAG_GAP_M,
             seed=config.seed,
