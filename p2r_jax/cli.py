@@ -128,7 +128,7 @@ def reconstruct(args: Sequence[str]) -> None:
     from p2r_jax.real2sim.pipeline import ReconstructConfig, preset_config
     from p2r_jax.real2sim.pipeline import reconstruct as run
 
-    default = preset_config(_named(args, "--preset", "auto"), tyro.MISSING, tyro.MISSING)
+    default = preset_config(_named(args, "--preset", "portable"), tyro.MISSING, tyro.MISSING)
     done = run(tyro.cli(ReconstructConfig, default=default, args=args, prog="p2r reconstruct"))
     print(f"report: {done.report}")
     if "asset" in done.results:

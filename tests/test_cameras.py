@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 import tyro
 
-pytest.importorskip("cv2", reason="needs pip install 'p2r_jax[real2sim]'")
-pycolmap = pytest.importorskip("pycolmap", reason="needs pip install 'p2r_jax[real2sim]'")
+pytest.importorskip("cv2", reason="needs pip install 'p2r_jax[reconstruct]'")
+pycolmap = pytest.importorskip("pycolmap", reason="needs pip install 'p2r_jax[reconstruct]'")
 
 import cv2  # noqa: E402
 from camera_scene import BOX, TAG_M, box_scene, tag_corners  # noqa: E402

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-pytest.importorskip("cv2", reason="needs pip install 'p2r_jax[real2sim]'")
-pytest.importorskip("pycolmap", reason="needs pip install 'p2r_jax[real2sim]'")
+pytest.importorskip("cv2", reason="needs pip install 'p2r_jax[reconstruct]'")
+pytest.importorskip("pycolmap", reason="needs pip install 'p2r_jax[reconstruct]'")
 
 from p2r_jax.real2sim.cameras.accuracy import world_errors
 from p2r_jax.real2sim.cameras.scale import ScaleConfig

@@ -5,9 +5,9 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
-pytest.importorskip("av", reason="needs pip install 'p2r_jax[real2sim]'")
-pytest.importorskip("cv2", reason="needs pip install 'p2r_jax[real2sim]'")
-pytest.importorskip("PIL", reason="needs pip install 'p2r_jax[real2sim]'")
+pytest.importorskip("av", reason="needs pip install 'p2r_jax[reconstruct]'")
+pytest.importorskip("cv2", reason="needs pip install 'p2r_jax[reconstruct]'")
+pytest.importorskip("PIL", reason="needs pip install 'p2r_jax[reconstruct]'")
 import av
 import cv2
 from PIL import Image

@@ -82,6 +82,88 @@ def test_redo_does_a_step_again_with_the_same_settings(photos, counted):
     assert counted == ["splat", "mesh", "asset"]
 
 
+def test_a_redo_that_stops_early_leaves_nothing_old_for_done(photos, counted):
+    reconstruct(run_of(photos))
+    reconstruct(run_of(photos, redo="masks", until="masks"))
+    counted.clear()
+    reconstruct(run_of(photos))
+    assert counted == ["cameras", "splat", "mesh", "asset"]
+
+
+def test_a_redo_after_the_last_step_is_refused(photos, counted):
+    with pytest.raises(ValueError, match="--redo mesh comes after --until masks"):
+        reconstruct(run_of(photos, redo="mesh", until="masks"))
+
+
+def test_a_capture_and_an_output_in_each_other_are_refused(photos, counted):
+    for capture, out in ((photos, photos / "out"), (photos / "frames", photos)):
+        capture.mkdir(exist_ok=True)
+        with pytest.raises(ValueError, match="choose another --out"):
+            reconstruct(replace(run_of(photos), capture=capture, out=out))
+    assert (photos / "a.png").is_file()
+    assert counted == []
+
+
+def test_files_that_settings_name_count(photos, counted):
+    poses = photos.parent / "transforms.json"
+    poses.write_text("1")
+    config = run_of(photos)
+    config = replace(config, cameras=replace(config.cameras, poses=poses))
+    reconstruct(config)
+    counted.clear()
+    poses.write_text("22")
+    reconstruct(config)
+    assert counted == ["cameras", "splat", "mesh", "asset"]
+
+
+def test_masks_beside_the_images_count(photos, counted):
+    images = photos.rename(photos.parent / "images")
+    config = run_of(images)
+    reconstruct(config)
+    counted.clear()
+    (images.parent / "masks").mkdir()
+    (images.parent / "masks" / "a.png").write_bytes(b"1")
+    reconstruct(config)
+    assert counted == list(STEPS)
+
+
+def test_where_the_splat_starts_counts(photos, counted):
+    reconstruct(run_of(photos))
+    counted.clear()
+    config = run_of(photos)
+    hull = replace(config.mesh.hull, dissent=1)
+    reconstruct(replace(config, mesh=replace(config.mesh, hull=hull)))
+    assert counted == ["splat", "mesh", "asset"]
+
+
+def test_a_step_whose_files_are_gone_is_done_again(photos, counted, monkeypatch):
+    reconstruct(run_of(photos))
+    counted.clear()
+
+    def gone(config, done):
+        raise FileNotFoundError("no frames.json")
+
+    steps = dict(pipeline.STEPS)
+    monkeypatch.setitem(pipeline.STEPS, "masks", steps["masks"]._replace(read=gone))
+    reconstruct(run_of(photos))
+    assert counted == list(STEPS)[1:]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"masks": {"segmenter": "sam2"}}, r"--masks\.sam2\.checkpoint"),
+        ({"splat": {"backend": "gsplat"}}, "gsplat"),
+    ],
+)
+def test_tools_that_are_not_there_are_missed_before_anything_runs(photos, counted, change, message):
+    config = run_of(photos)
+    changes = {name: replace(getattr(config, name), **new) for name, new in change.items()}
+    with pytest.raises((FileNotFoundError, ImportError), match=message):
+        reconstruct(replace(config, **changes))
+    assert counted == []
+
+
 def test_until_stops_early_and_asks_for_no_mass(photos, counted):
     config = preset_config("portable", photos, photos.parent / "out")
     reconstruct(replace(config, until="cameras"))
@@ -135,7 +217,6 @@ def test_presets_choose_the_tools(photos):
     assert (paper.masks.segmenter, paper.splat.backend) == ("sam2", "gsplat")
     assert (paper.mesh.surface, paper.mesh.backend) == ("level_set", "pymeshlab")
     assert paper.mesh.symmetry.mirror == "yes"
-    assert preset_config("auto", photos, photos).preset == "portable"  # no CUDA in tests
 
 
 def test_fingerprints_follow_settings_and_what_came_before(photos):
@@ -151,7 +232,7 @@ def test_the_ledger_remembers_across_processes(tmp_path):
     again = Ledger(tmp_path)
     assert again.is_done("frames", "abc")
     assert not again.is_done("frames", "other")
-    again.forget("frames")
+    again.forget(["frames", "masks"])
     assert not Ledger(tmp_path).is_done("frames", "abc")
 
 

@@ -100,7 +100,7 @@ def test_slabs_weigh_what_two_bodies_weigh():
 
 def test_slabs_move_the_centre_of_mass_of_the_asset(tee, tmp_path):
     tee.export(tmp_path / "mesh.ply")
-    config = AssetConfig(name="tee", mass=0.3, slabs=(Slab(0.05, 0.2, 3.0),))
+    config = AssetConfig(name="tee", mass=0.3, density=1.0, slabs=(Slab(0.05, 0.2, 3.0),))
     asset = make_asset(
         config, tmp_path / "mesh.ply", (-np.sin(YAW), np.cos(YAW), 0), tmp_path
     ).asset
@@ -161,6 +161,7 @@ def test_the_visual_files_name_each_other_correctly():
         ({}, "--asset.mass"),
         ({"mass": -1.0}, "must be positive"),
         ({"mass": 1.0, "density": 700.0}, "not both"),
+        ({"mass": 1.0, "slabs": (Slab(0.0, 0.1, 2.0),)}, "what the object weighs elsewhere"),
         ({"mass": 1.0, "base": "push_tee"}, "push_tblock"),
     ],
 )

@@ -5,8 +5,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-trimesh = pytest.importorskip("trimesh", reason="needs meshes: pip install 'p2r_jax[real2sim]'")
-pytest.importorskip("skimage", reason="needs marching cubes: pip install 'p2r_jax[real2sim]'")
+trimesh = pytest.importorskip("trimesh", reason="needs meshes: pip install 'p2r_jax[reconstruct]'")
+pytest.importorskip("skimage", reason="needs marching cubes: pip install 'p2r_jax[reconstruct]'")
 
 from mesh_captures import photograph, ring, t_block  # noqa: E402
 from PIL import Image  # noqa: E402

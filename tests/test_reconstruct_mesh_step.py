@@ -6,8 +6,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-trimesh = pytest.importorskip("trimesh", reason="needs meshes: pip install 'p2r_jax[real2sim]'")
-pytest.importorskip("skimage", reason="needs marching cubes: pip install 'p2r_jax[real2sim]'")
+trimesh = pytest.importorskip("trimesh", reason="needs meshes: pip install 'p2r_jax[reconstruct]'")
+pytest.importorskip("skimage", reason="needs marching cubes: pip install 'p2r_jax[reconstruct]'")
 
 from mesh_captures import depth_maps, photograph, ring, shell_of, t_block  # noqa: E402
 

@@ -8,8 +8,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-pytest.importorskip("cv2", reason="needs pip install 'p2r_jax[real2sim]'")
-pytest.importorskip("trimesh", reason="needs pip install 'p2r_jax[real2sim]'")
+pytest.importorskip("cv2", reason="needs pip install 'p2r_jax[reconstruct]'")
+pytest.importorskip("trimesh", reason="needs pip install 'p2r_jax[reconstruct]'")
 pytest.importorskip("matplotlib", reason="needs pip install 'p2r_jax[viz]'")
 import trimesh
 from headless_browser import Browser, chromium

@@ -6,7 +6,7 @@ import re
 import numpy as np
 import pytest
 
-pytest.importorskip("cv2", reason="needs pip install 'p2r_jax[real2sim]'")
+pytest.importorskip("cv2", reason="needs pip install 'p2r_jax[reconstruct]'")
 import cv2
 from segment_scenes import HEIGHT, WIDTH, film_of_the_t, iou, picture, write_frames
 

@@ -195,7 +195,7 @@ def test_a_fit_that_diverges_says_so(ball, tmp_path, monkeypatch):
     monkeypatch.setattr(
         JaxBackend, "advance", lambda self, state, *_: (state, Progress(float("nan"), 0))
     )
-    with pytest.raises(RuntimeError, match="diverged before step 20; lower the rates"):
+    with pytest.raises(ValueError, match="diverged before step 20; lower the rates"):
         fit_splat(*ball, TINY, tmp_path)
 
 

@@ -9,8 +9,8 @@ import pytest
 import shapely
 import tyro
 
-pytest.importorskip("manifold3d", reason="needs pip install 'p2r_jax[real2sim]'")
-cv2 = pytest.importorskip("cv2", reason="needs pip install 'p2r_jax[real2sim]'")
+pytest.importorskip("manifold3d", reason="needs pip install 'p2r_jax[reconstruct]'")
+cv2 = pytest.importorskip("cv2", reason="needs pip install 'p2r_jax[reconstruct]'")
 
 import manifold3d  # noqa: E402
 import trimesh  # noqa: E402
@@ -92,7 +92,7 @@ def test_the_tag_lies_where_the_truth_says(capture):
 
 
 def test_a_film_through_a_bent_lens_shows_the_bent_masks(tmp_path):
-    pytest.importorskip("av", reason="needs pip install 'p2r_jax[real2sim]'")
+    pytest.importorskip("av", reason="needs pip install 'p2r_jax[reconstruct]'")
     config = SyntheticConfig(
         views=3, elevations_deg=(40.0,), width=160, height=120, distortion=-0.15, video_fps=5.0
     )

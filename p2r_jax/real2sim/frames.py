@@ -286,6 +286,11 @@ def _given_masks(photos: Sequence[Path]) -> dict[str, Path]:
         return {}
     files = {f.stem: f for f in beside[0].iterdir() if f.suffix.lower() in PHOTOS}
     found = {photo.name: files.get(photo.stem) or files.get(photo.name) for photo in photos}
+    if files and not any(found.values()):
+        raise CaptureError(
+            f"{beside[0]} holds masks such as {next(iter(files.values())).name}, but none for a "
+            f"photo such as {photos[0].name}; give masks their photos' names, or move the folder"
+        )
     return {name: path for name, path in found.items() if path}
 
 

@@ -7,6 +7,7 @@ a step that failed or was interrupted has no line.
 
 import hashlib
 import json
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -50,9 +51,9 @@ class Ledger:
         self.entries[step] = Entry(fingerprint, round(seconds, 2))
         self._write()
 
-    def forget(self, step: str) -> None:
-        """Before a step is done again: from now on it is unfinished."""
-        if self.entries.pop(step, None) is not None:
+    def forget(self, steps: Sequence[str]) -> None:
+        """Before a step is done again: it and those after it are unfinished from now on."""
+        if any([self.entries.pop(step, None) is not None for step in steps]):
             self._write()
 
     def _write(self) -> None:
@@ -60,9 +61,17 @@ class Ledger:
         write_json(self.path, {"schema": SCHEMA_VERSION, "steps": steps})
 
 
-def fingerprint(before: str, settings: Any) -> str:
-    """Of a step: its settings (a config dataclass) and the fingerprint before it."""
-    text = json.dumps([before, as_record(settings)], sort_keys=True)
+def fingerprint(before: str, settings: Any, files: Sequence[Path] = ()) -> str:
+    """Of a step.
+
+    Args:
+      before: fingerprint of the step before it.
+      settings: a config dataclass, or a tuple of them.
+      files: that the settings name (files or folders); one that is not there is left out.
+    """
+    parts = settings if isinstance(settings, tuple) else (settings,)
+    seen = [_seen(path) for path in files if path.exists()]
+    text = json.dumps([before, *(as_record(part) for part in parts), *seen], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
@@ -74,6 +83,14 @@ def capture_fingerprint(capture: Path) -> str:
     """
     if not capture.exists():
         raise FileNotFoundError(f"no capture {capture}; give a video file or a folder of photos")
-    files = [capture] if capture.is_file() else sorted(p for p in capture.rglob("*") if p.is_file())
-    seen = [[str(p), p.stat().st_size, int(p.stat().st_mtime)] for p in files]
+    masks = capture.parent / "masks"  # used beside a folder of images
+    beside = [masks] if capture.name == "images" and masks.is_dir() else []
+    seen = [_seen(path) for path in (capture, *beside)]
     return hashlib.sha256(json.dumps(seen).encode()).hexdigest()[:16]
+
+
+def _seen(path: Path) -> list:
+    """Names below a file or folder, sizes and times."""
+    files = [path] if path.is_file() else sorted(p for p in path.rglob("*") if p.is_file())
+    stats = [(str(p.relative_to(path.parent)), p.stat()) for p in files]
+    return [[name, stat.st_size, stat.st_mtime_ns] for name, stat in stats]

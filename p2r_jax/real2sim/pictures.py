@@ -55,7 +55,8 @@ class Picture:
 
 def missing_package(package: str) -> ImportError:
     """The error for a package that is not installed."""
-    return ImportError(f"{package} is not installed: pip install 'p2r_jax[real2sim]'")
+    extra = "real2sim" if package in ("torch", "transformers") else "reconstruct"
+    return ImportError(f"{package} is not installed: pip install 'p2r_jax[{extra}]'")
 
 
 def natural_key(path: Path) -> list:

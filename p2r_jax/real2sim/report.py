@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from p2r_jax.files import write_atomic
+from p2r_jax.real2sim.mesh.step import split_views
 from p2r_jax.real2sim.report_html import (
     Fact,
     bars,
@@ -98,8 +99,13 @@ def write_report(folder: Path, stopped: str | None = None) -> Path:
 
 def _read(folder: Path) -> Folder:
     records = {step: _json(folder / name) for step, name in STEP_FILES.items()}
-    done = {step: record for step, record in records.items() if record is not None}
-    ledger = (_json(folder / "steps.json") or {}).get("steps", {})
+    ledger = (_json(folder / "steps.json") or {}).get("steps")
+    done = {
+        step: record
+        for step, record in records.items()
+        if record is not None and (ledger is None or step in ledger)  # not of an earlier run
+    }
+    ledger = ledger or {}
     seconds = {step: record["seconds"] for step, record in done.items() if "seconds" in record}
     measured = {step: entry["seconds"] for step, entry in ledger.items() if step in done}
     return Folder(folder, done, _json(folder / "config.json"), seconds | measured)
@@ -323,7 +329,7 @@ def _overlays(found: Folder, mesh) -> str:
 def _judging(found: Folder) -> Sequence[View]:
     file = found.path / "cameras" / "cameras.json"
     every = pick(found.records["mesh"], "settings.held_out")
-    return read_views(file)[0][::every] if every and file.is_file() else ()
+    return split_views(read_views(file)[0], every)[1] if every and file.is_file() else ()
 
 
 def _asset(found: Folder) -> str:

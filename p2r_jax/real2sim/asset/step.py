@@ -11,19 +11,19 @@ import numpy as np
 import trimesh
 from jaxtyping import Float
 
-from p2r_jax.files import as_record, git_revision, write_json
+from p2r_jax.files import as_record, git_revision, read_record, write_json
 from p2r_jax.mesh_task import ASSET_FOLDER, task_for_asset
 from p2r_jax.real2sim.asset.convex import ConvexConfig, boxes_around, convex_parts, overlap_error
 from p2r_jax.real2sim.asset.densities import Slab, slab_mass_properties
 from p2r_jax.real2sim.asset.texture import textured_files
 from p2r_jax.real2sim.asset.variants import write_variants
-from p2r_jax.sim.asset import Asset, check_asset, save_asset
+from p2r_jax.sim.asset import Asset, check_asset, load_asset, save_asset
 from p2r_jax.sim.mesh_asset import MeshAsset, MeshOptions, asset_from_mesh
-from p2r_jax.task_files import write_task
+from p2r_jax.task_files import read_task, write_task
 from p2r_jax.tasks import Task, load_task
 
 SCHEMA_VERSION = 1
-VISUAL = "visual"
+VISUAL, RECORD = "visual", "reconstruction.json"
 GREY = (158, 163, 173)
 
 
@@ -35,8 +35,8 @@ class AssetConfig:
       name: of the object and its task; the output folder's name if not given.
       mass: of the object, kg: put it on a scale.
       density: kg/m^3, if it cannot be weighed.
-      slabs: stretches along the object's x axis with densities of their own; with
-        ``mass`` given, densities count in proportion to each other.
+      slabs: stretches along the object's x axis with densities of their own, beside
+        ``density`` elsewhere; with ``mass`` given too, they count in proportion.
       base: registered task whose control, reward and friction are taken over.
       theta: centre of mass along the object's x axis (``1d``) or along both (``2d``).
       axis: x axis of the object: along the mirror plane that the mesh step found, or the
@@ -86,6 +86,11 @@ def check_asset_config(config: AssetConfig) -> None:
         )
     if config.mass is not None and config.density is not None and not config.slabs:
         raise ValueError("give either --asset.mass or --asset.density, not both")
+    if config.slabs and config.density is None:
+        raise ValueError(
+            "asset.slabs need --asset.density as well: what the object weighs elsewhere (in "
+            "proportion to the slabs, if the mass is given)"
+        )
     for name in ("mass", "density"):
         value = getattr(config, name)
         if value is not None and not value > 0:
@@ -152,8 +157,21 @@ def make_asset(
     }
     task = replace(task, asset=str(folder.resolve()))
     write_task(task, out, record)
-    write_json(folder / "reconstruction.json", record)
+    write_json(folder / RECORD, record)
     return AssetResult(asset, task, made.T_object_mesh, folder)
+
+
+def read_asset(out: Path) -> AssetResult:
+    """What an earlier run of the step wrote.
+
+    Raises:
+      FileNotFoundError: if the asset or its task is not there.
+    """
+    folder = out / ASSET_FOLDER
+    record = read_record(folder / RECORD, SCHEMA_VERSION, "make one with the asset step")
+    return AssetResult(
+        load_asset(folder), read_task(out), np.array(record["T_object_mesh"]), folder
+    )
 
 
 def _axis(
@@ -176,7 +194,7 @@ def _weighed(config: AssetConfig, made: MeshAsset, placed: trimesh.Trimesh) -> A
     """The asset with the mass properties of its slabs, if there are any."""
     if not config.slabs:
         return made.asset
-    rest = config.density if config.density is not None else 1.0
+    rest = config.density
     weighed = slab_mass_properties(placed, rest, config.slabs)
     mass = config.mass if config.mass is not None else weighed.mass_kg
     inertia = weighed.inertia * mass / weighed.mass_kg

@@ -199,7 +199,7 @@ def _matched(rig: Rig, frames: Sequence[Frame], path: Path) -> Rig:
     """
     row = {name: index for index, name in enumerate(rig.names)}
     stems = {Path(name).stem: index for name, index in row.items()}
-    place = [_row_of(frame, row, stems) for frame in frames]
+    place = _places(frames, row, stems)
     missing = [frame.name for frame, index in zip(frames, place, strict=True) if index is None]
     if len(missing) > 0.4 * len(frames):
         listed = ", ".join(rig.names[:4])
@@ -224,13 +224,22 @@ def _matched(rig: Rig, frames: Sequence[Frame], path: Path) -> Rig:
     )
 
 
-def _row_of(frame: Frame, row: Mapping[str, int], stems: Mapping[str, int]) -> int | None:
-    """By the file that the frame came from, or, of a film, by the frame's own name."""
-    source = Path(frame.source)
-    for index in (row.get(source.name), stems.get(source.stem), stems.get(frame.name)):
-        if index is not None:
-            return index
-    return None
+def _places(
+    frames: Sequence[Frame], row: Mapping[str, int], stems: Mapping[str, int]
+) -> list[int | None]:
+    """Row of each frame, by one and the same rule for all of them.
+
+    By the file that it came from, with or without suffix, or by the frame's own name (of a
+    film, or of poses that were made from our frames): the rule that finds the most.
+    """
+    rules = (
+        lambda frame: row.get(Path(frame.source).name),
+        lambda frame: row.get(f"{frame.name}.png"),
+        lambda frame: stems.get(Path(frame.source).stem),
+        lambda frame: stems.get(frame.name),
+    )
+    found = [[rule(frame) for frame in frames] for rule in rules]
+    return max(found, key=lambda place: sum(index is not None for index in place))
 
 
 def _lens_of(lens: Lens, frame: Frame, path: Path) -> Lens:

@@ -121,7 +121,8 @@ def make_mesh(
 
     started = time.perf_counter()
     out.mkdir(parents=True, exist_ok=True)
-    (out / RECORD_FILE).unlink(missing_ok=True)
+    for file in (RECORD_FILE, PICTURE_FILE):
+        (out / file).unlink(missing_ok=True)
     shaping, judging = split_views(views, config.held_out)
     surface = _surface(config, shaping, depths, gaussians)
     mirror, mirrored, notes = _symmetry(config.symmetry, surface, out)

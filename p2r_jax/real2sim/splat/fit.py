@@ -196,7 +196,9 @@ class FitRun:
         try:
             check_same_run(self.out, self, ("config", "inputs"))
         except ValueError as error:
-            raise ValueError(f"{error}; to start anew, delete {checkpoint}") from error
+            tqdm.write(f"splat: starts anew ({error})")
+            checkpoint.unlink()
+            return self.begin(backend, first)
         state = backend.load(checkpoint, first)
         tqdm.write(f"splat: goes on at step {backend.steps_done(state)} ({checkpoint})")
         return state
@@ -214,7 +216,7 @@ class FitRun:
                     state, progress = backend.advance(state, crops, steps)
                     done, dropped = done + steps, max(dropped, progress.dropped)
                     if not np.isfinite(progress.squared_error):
-                        raise RuntimeError(
+                        raise ValueError(
                             f"the splat diverged before step {done}; lower the rates of "
                             "--splat.optimiser, first that of the means"
                         )

@@ -33,7 +33,7 @@ def load_gsplat() -> Any:
 
     Raises:
       ImportError: without torch or gsplat; names the extra.
-      RuntimeError: without a CUDA device.
+      ImportError: without a CUDA device, too, or without the compiler of its kernels.
     """
     try:
         import gsplat
@@ -44,7 +44,7 @@ def load_gsplat() -> Any:
             f"with CUDA{INSTEAD}"
         ) from error
     if not torch.cuda.is_available():
-        raise RuntimeError(
+        raise ImportError(
             f"the gsplat backend needs an NVIDIA GPU, and torch {torch.__version__} sees none: "
             f"install a CUDA build of torch, or run on such a machine{INSTEAD}"
         )
