@@ -333,7 +333,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise UsageError(f"no command {argv[0]!r}{_suggest(argv[0], tuple(COMMANDS))}")
         _prepare_jax()
         COMMANDS[argv[0]](argv[1:])
-    except (UsageError, OSError, ValueError, KeyError, ImportError) as error:
+    except (UsageError, OSError, ValueError, KeyError, ImportError, RuntimeError) as error:
         message = error.args[0] if isinstance(error, KeyError) else error
         print(f"p2r: {message}", file=sys.stderr)
         return 2

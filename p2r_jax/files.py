@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import platform
+import socket
 import subprocess
 import sys
 import time
@@ -17,6 +18,14 @@ import flax.serialization
 import jax
 
 Tree = TypeVar("Tree")
+# What a run leaves behind; not ``learner.msgpack``, which --init may name in the same folder.
+RESULTS = (
+    "state.msgpack",
+    "policy/policy.json",
+    "calibration.json",
+    "results.json",
+    "metrics.csv",
+)
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "brax", "mujoco", "mujoco-mjx", "numpy")
 PATCH_LIMIT = 1_000_000  # bytes of uncommitted changes that a run folder keeps
 UNTRACKED_LIMIT = 50  # names
@@ -25,7 +34,7 @@ CONFIG_FILE, PATCH_FILE = "config.json", "git.patch"
 
 def write_atomic(path: Path, data: bytes) -> None:
     """Write a file so that a crash leaves the old or the new one, never half."""
-    partial = path.with_name(path.name + ".partial")
+    partial = path.with_name(f"{path.name}.{socket.gethostname()}-{os.getpid()}.partial")
     partial.write_bytes(data)
     os.replace(partial, path)
 
@@ -140,6 +149,8 @@ def start_run(
       FileExistsError: if ``folder`` holds something and ``overwrite`` is not set.
     """
     new_folder(folder, overwrite)
+    for name in RESULTS:  # of an earlier run: they must not pass for this one's
+        (folder / name).unlink(missing_ok=True)
     patch = git_patch()
     kept = bool(patch) and len(patch) <= PATCH_LIMIT
     (folder / PATCH_FILE).unlink(missing_ok=True)
@@ -251,6 +262,12 @@ def untracked_files() -> list[str]:
 
 
 def _git(*args: str) -> bytes:
-    """Output of git in the checkout this package runs from."""
-    command = ["git", "-C", str(Path(__file__).parent), *args]
-    return subprocess.run(command, capture_output=True, check=True).stdout
+    """Output of git in the checkout this package runs from.
+
+    Raises:
+      CalledProcessError: also where the package is merely installed inside another's checkout.
+    """
+    command = ["git", "-C", str(Path(__file__).parent)]
+    ours = [*command, "ls-files", "--error-unmatch", Path(__file__).name]
+    subprocess.run(ours, capture_output=True, check=True)
+    return subprocess.run([*command, *args], capture_output=True, check=True).stdout

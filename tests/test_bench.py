@@ -14,7 +14,8 @@ from p2r_jax.bench.history import append, compare, find, read_history, run_of
 RESULTS = Path("benchmarks/results")
 
 
-def record(speed=100.0, spread=5.0, seconds=2.0, git="abc1234", device="cpu: 2 cores"):
+def record(speed=100.0, spread=5.0, seconds=2.0, jitter=0.1, git="abc1234", device="cpu: 2 cores"):
+    low, high = seconds - jitter, seconds + jitter
     return {
         "schema": 1,
         "provenance": {"git": git, "date": "2026-11-21", "device": device},
@@ -25,7 +26,11 @@ def record(speed=100.0, spread=5.0, seconds=2.0, git="abc1234", device="cpu: 2 c
                 "batch": 64,
                 "steps_per_s": {"median": speed, "min": speed - spread, "max": speed + spread},
             },
-            {"dynamics": "planar", "batch": 256, "seconds": {"median": seconds}},
+            {
+                "dynamics": "planar",
+                "batch": 256,
+                "seconds": {"median": seconds, "min": low, "max": high},
+            },
         ],
     }
 
@@ -35,7 +40,7 @@ def test_a_figure_is_named_by_what_tells_its_row_from_the_others():
     assert (fast.name, fast.better) == ("rows/planar batch=64/steps_per_s", "more")
     assert (slow.name, slow.better) == ("rows/planar batch=256/seconds", "less")
     assert fast.noise == pytest.approx(0.05)
-    assert slow.noise == 0.0
+    assert slow.noise == pytest.approx(0.05)
 
 
 def test_rows_that_nothing_tells_apart_are_numbered():
@@ -85,6 +90,31 @@ def test_more_steps_per_second_are_better_beyond_the_noise(speed, verdict):
 def test_fewer_seconds_are_better():
     before, after = (run_of("throughput", record(seconds=v)) for v in (2.0, 1.0))
     assert compare([before], [after])["throughput"][1].verdict == "better"
+
+
+def test_one_sample_is_no_verdict():
+    before, after = (run_of("throughput", record(seconds=v, jitter=0)) for v in (2.0, 1.0))
+    assert compare([before], [after])["throughput"][1].verdict == "one sample"
+
+
+@pytest.mark.parametrize(
+    ("key", "better"),
+    [("steps_per_s", "more"), ("ratio", "more"), ("us_per_step", "less"), ("duration_s", "less")],
+)
+def test_the_end_of_a_key_says_which_way_is_better(key, better):
+    assert figures_of({key: {"median": 1.0}})[0].better == better
+
+
+def test_medians_named_by_their_unit_are_figures_too():
+    figure = figures_of({"steps": [{"form": "jax", "median_ms": 0.1, "p99_ms": 0.2}]})[0]
+    assert (figure.name, figure.median, figure.better) == ("steps/jax/ms", 0.1, "less")
+
+
+def test_a_clean_revision_is_not_its_edited_one(tmp_path):
+    for git, speed in (("abc1234", 100.0), ("abc1234+", 50.0)):
+        append(tmp_path, run_of("throughput", record(speed=speed, git=git)))
+    assert find(tmp_path, "abc1234")[0].figures[0].median == 100.0
+    assert find(tmp_path, "abc1234+")[0].figures[0].median == 50.0
 
 
 def test_two_files_are_compared_and_different_devices_are_said(tmp_path, capsys):

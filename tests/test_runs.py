@@ -337,3 +337,23 @@ def test_a_metric_file_that_is_no_json_is_named(tmp_path):
     (folder / "calibration.json").write_text("{")
     with pytest.raises(ValueError, match=r"calibration.json is not JSON"):
         read_run(folder)
+
+
+def test_seeds_that_diverged_are_named_beside_the_mean(tmp_path):
+    runs = [
+        write_policy_run(tmp_path / f"a{seed}", success, seed=seed)
+        for seed, success in enumerate((0.8, 0.9, float("nan")))
+    ]
+    record = compare(CompareConfig(tuple(runs), metrics=("eval/success",), out=tmp_path / "out"))
+    cell = record["groups"][0]["eval/success"]
+    assert cell["diverged"] == [2]
+    assert cell["mean"]["value"] == pytest.approx(0.85)
+    assert "(diverged: seed 2)" in (tmp_path / "out" / "compare.md").read_text()
+
+
+def test_results_of_an_overwritten_run_do_not_pass_for_the_new_ones(tmp_path):
+    run = write_policy_run(tmp_path / "run", 0.9)
+    files.start_run(run, default_train("push_tblock", "privileged", run), overwrite=True)
+    assert not (run / "state.msgpack").exists()
+    assert not (run / "policy" / "policy.json").exists()
+    assert not (run / "metrics.csv").exists()

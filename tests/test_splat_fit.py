@@ -118,18 +118,18 @@ def test_a_fit_goes_on_exactly_after_ctrl_c(ball, fitted, tmp_path, monkeypatch)
         np.testing.assert_array_equal(ours, theirs)
 
 
-def test_a_checkpoint_of_another_fit_is_refused_and_kept(ball, tmp_path, monkeypatch):
-    interrupted(monkeypatch, after=0)
-    (tmp_path / "splat.json").write_text("{}")  # an older fit's
-    with pytest.raises(KeyboardInterrupt):
-        fit_splat(*ball, TINY, tmp_path)
+def test_another_fit_starts_anew_and_says_why(ball, tmp_path, monkeypatch, capsys):
+    with monkeypatch.context() as patch:
+        interrupted(patch, after=1)
+        (tmp_path / "splat.json").write_text("{}")  # an older fit's
+        with pytest.raises(KeyboardInterrupt):
+            fit_splat(*ball, TINY, tmp_path)
     assert not (tmp_path / "splat.json").exists()
-    with pytest.raises(ValueError, match=r"config\.seed = 0, not 1; to start anew, delete .*check"):
-        fit_splat(*ball, replace(TINY, seed=1), tmp_path)
-    views, points = ball
-    with pytest.raises(ValueError, match="was started with inputs"):
-        fit_splat(views, points[1:], TINY, tmp_path)
-    assert (tmp_path / "checkpoint.msgpack").exists()
+    other = replace(TINY, seed=1)
+    again = fit_splat(*ball, other, tmp_path)
+    assert "starts anew" in "".join(capsys.readouterr())
+    straight = fit_splat(*ball, other, tmp_path / "straight")
+    np.testing.assert_array_equal(again.splat.means, straight.splat.means)
 
 
 def test_a_damaged_checkpoint_is_named(ball, tmp_path, monkeypatch):

@@ -5,13 +5,14 @@ name is made of the keys that lead there and of what tells its row from the othe
 (strings, booleans and whole numbers beside it).
 """
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
 
 EXTREMES = (("min", "max"), ("low", "high"))
 SKIPPED = ("provenance", "settings", "versions", "marks", "met", "not_measured")
-RATES = ("per_s", "ratio", "speedup", "rate")  # in a key: more is better
+RATES = re.compile(r"(^|_)(per_s|ratio|speedup|rate|rate_hz)$")  # keys of which more is better
 
 
 @dataclass(frozen=True)
@@ -54,7 +55,8 @@ def _figure(name: str, values: dict) -> Figure:
     for a, b in EXTREMES:
         if isinstance(values.get(a), int | float) and isinstance(values.get(b), int | float):
             low, high = float(values[a]), float(values[b])
-    more = any(word in name.rsplit("/", 1)[-1] for word in RATES)
+    key = re.sub(r" #\d+$", "", name.rsplit("/", 1)[-1])
+    more = RATES.search(key) is not None
     return Figure(name, median, low, high, "more" if more else "less")
 
 
@@ -68,7 +70,9 @@ def _walk(value: Any, path: tuple[str, ...]) -> Iterator[tuple[str, dict]]:
             yield "/".join(path), value
             return
         for key, entry in value.items():
-            if key not in SKIPPED:
+            if key.startswith("median_") and isinstance(entry, int | float):
+                yield "/".join((*path, key.removeprefix("median_"))), {"median": entry}
+            elif key not in SKIPPED:
                 yield from _walk(entry, (*path, key))
 
 

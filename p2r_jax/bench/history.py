@@ -37,7 +37,8 @@ class Change:
       before, after: of A and of B.
       ratio: B's median over A's.
       noise: of the ratio, relative: the larger of both spreads.
-      verdict: ``same`` within the noise, else ``better`` or ``worse``.
+      verdict: ``same`` within the noise, else ``better`` or ``worse``; ``one sample`` where
+        a side has no repeats.
     """
 
     name: str
@@ -97,7 +98,9 @@ def find(folder: Path, where: str, benchmarks: Sequence[str] = ()) -> list[Run]:
     if path.suffix == ".json" and path.is_file():
         return [run_of(path.stem, json.loads(path.read_text()))]
     history = read_history(folder)
-    hits = {r.benchmark: r for r in history if r.git.rstrip("+") == where.rstrip("+")}
+    exact = [run for run in history if run.git == where]
+    same = exact or [run for run in history if run.git.rstrip("+") == where]
+    hits = {run.benchmark: run for run in same}
     if benchmarks:
         hits = {name: run for name, run in hits.items() if name in benchmarks}
     if not hits:
@@ -125,7 +128,9 @@ def _changes(a: Run, b: Run) -> list[Change]:
 
 def _change(a: Figure, b: Figure) -> Change:
     ratio, noise = b.median / a.median, max(a.noise, b.noise)
-    if abs(ratio - 1) <= noise:
+    if ratio != 1 and not (a.noise and b.noise):
+        verdict = "one sample"  # nothing says how much it varies
+    elif abs(ratio - 1) <= noise:
         verdict = "same"
     else:
         verdict = "better" if (ratio > 1) == (b.better == "more") else "worse"

@@ -81,7 +81,7 @@ def evaluate(config: EvaluateConfig) -> dict:
         name: load_prior(config.prior or condition(name).prior, task) for name in config.conditions
     }
     checkpoints = load_checkpoints(config.checkpoints, task, config.methods)
-    start_run(config.out, config, config.overwrite)
+    start_run(config.out, config, config.overwrite, inputs_of(config))
     results: dict = {
         "schema": SCHEMA_VERSION, "complete": False, "task": task.name, "dynamics": world_record,
         "trials": config.trials, "seed": config.seed, "reference": REFERENCE,
@@ -107,6 +107,12 @@ def evaluate(config: EvaluateConfig) -> dict:
             results["complete"] = len(records) == len(cells)
             write_outputs(config.out, results, records)
     return results
+
+
+def inputs_of(config: EvaluateConfig) -> list[Path]:
+    """Files and folders that a comparison reads, shipped ones aside."""
+    named = [config.checkpoints, Path(config.prior) if config.prior else None]
+    return [path for path in named if path is not None and path.exists()]
 
 
 def run_cell(

@@ -36,7 +36,7 @@ def join_cluster() -> None:
         jax.distributed.initialize(num_processes=count, process_id=number)
     except (ValueError, RuntimeError) as error:
         raise ValueError(
-            "--devices cluster found no cluster: start one process per host with srun (SLURM), or "
+            "--devices cluster found no cluster: start one process per GPU with srun (SLURM), or "
             "set JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID. "
             f"jax.distributed says: {error}"
         ) from error
@@ -76,6 +76,27 @@ class Devices:
     def is_one_process(self) -> bool:
         """Whether every device belongs to this process."""
         return jax.process_count() == 1
+
+    def lead_does(self, work: Callable[[], None]) -> None:
+        """Let the first process do something; if it fails, every process stops.
+
+        Raises:
+          Whatever it raised in the first process; RuntimeError in the others.
+        """
+        error = None
+        if self.is_lead:
+            try:
+                work()
+            except Exception as raised:
+                error = raised
+        if not self.is_one_process:
+            from jax.experimental import multihost_utils
+
+            failed = np.int32(error is not None)
+            if multihost_utils.broadcast_one_to_all(failed) and error is None:
+                raise RuntimeError("the first process could not start the run; see its output")
+        if error is not None:
+            raise error
 
     def shardings(self, state: Tree, num_envs: int) -> Tree:
         """Of every leaf of a training state: split along a leading environment axis, or copied."""

@@ -126,8 +126,7 @@ def train(config: TrainConfig, after_checkpoint: AfterCheckpoint | None = None) 
 
 def _start(config: TrainConfig, ppo: PPO, devices: Devices) -> TrainState:
     inputs = [] if config.init is None else [config.init / LEARNER]
-    if devices.is_lead:
-        start_run(config.out, config, config.overwrite, inputs)
+    devices.lead_does(lambda: start_run(config.out, config, config.overwrite, inputs))
     key = jax.random.key(config.ppo.seed)
     if config.init is None:
         return devices.jit_init(ppo.init, config.ppo.num_envs, key)
@@ -176,8 +175,10 @@ def _loop(
     total, first = config.ppo.num_updates, int(state.update)
     every = max(total // config.evaluations, 1)
     keeper = _Keeper(config, task, ppo, log, after_checkpoint, first)
-    if first == total and devices.is_lead:  # killed while it wrote its last checkpoint
-        _save(config, task, ppo, devices.gather(state))
+    if first == total:  # killed while it wrote its last checkpoint
+        whole = devices.gather(state)
+        if devices.is_lead:
+            _save(config, task, ppo, whole)
     try:
         for done in range(first + 1, total + 1):
             state, metrics, record = update(state)

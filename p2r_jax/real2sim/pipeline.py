@@ -13,6 +13,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, get_args
 
+from trimesh.sample import sample_surface
 from tyro.conf import Positional
 
 from p2r_jax.files import as_record, write_json
@@ -107,7 +108,8 @@ def _run_cameras(config: ReconstructConfig, done: dict) -> CamerasResult:
 def _run_splat(config: ReconstructConfig, done: dict) -> Splat:
     views = done["cameras"].views
     shaping, _ = split_views(views, config.splat.hold_out)
-    points = carve(shaping, config.mesh.hull).mesh().sample(config.splat.gaussians, seed=0)
+    hull = carve(shaping, config.mesh.hull).mesh()
+    points, _ = sample_surface(hull, config.splat.gaussians, seed=config.splat.seed)
     return fit_splat(views, points, config.splat, config.out / "splat").splat
 
 

@@ -3,7 +3,7 @@
 import json
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -183,10 +183,15 @@ def row_of(group: Group, first: Group, metrics: Sequence[str], interval: Interva
     row: dict = {"label": group.label, "settings": group.settings, "seeds": sorted(group.runs)}
     row["runs"] = [str(group.runs[seed].folder) for seed in row["seeds"]]
     for metric in metrics:
-        values = _by_seed(group, metric)
-        cell = {"per_seed": values, "mean": as_json(over_seeds(list(values.values()), interval))}
+        every = _by_seed(group, metric)
+        values = _finite(every)
+        cell = {
+            "per_seed": values,
+            "diverged": sorted(set(every) - set(values)),
+            "mean": as_json(over_seeds(list(values.values()), interval)),
+        }
         if group is not first:
-            against = _by_seed(first, metric)
+            against = _finite(_by_seed(first, metric))
             gaps = [v - against[seed] for seed, v in values.items() if seed in against]
             cell["minus_first"] = as_json(over_seeds(gaps, interval)) | {"pairs": len(gaps)}
         row[metric] = cell
@@ -195,7 +200,11 @@ def row_of(group: Group, first: Group, metrics: Sequence[str], interval: Interva
 
 def _by_seed(group: Group, metric: str) -> dict[int, float]:
     found = {seed: group.runs[seed].metrics.get(metric) for seed in sorted(group.runs)}
-    return {seed: v for seed, v in found.items() if v is not None and math.isfinite(v)}
+    return {seed: v for seed, v in found.items() if v is not None}
+
+
+def _finite(values: Mapping[int, float]) -> dict[int, float]:
+    return {seed: v for seed, v in values.items() if math.isfinite(v)}
 
 
 def over_seeds(values: Sequence[float], interval: Interval_) -> Interval:
@@ -214,12 +223,17 @@ def text_table(record: dict) -> str:
     heads = ["group", "seeds", *metrics, *(f"{m}, minus first" for m in metrics)]
     lines = ["| " + " | ".join(heads) + " |", "|---|" + "---:|" * (len(heads) - 1)]
     for row in record["groups"]:
-        cells = [_interval(row[m]["mean"]) for m in metrics]
+        cells = [_interval(row[m]["mean"]) + _lost(row[m]["diverged"]) for m in metrics]
         gaps = [_interval(row[m].get("minus_first"), "+") for m in metrics]
         line = [row["label"], str(len(row["seeds"])), *cells, *gaps]
         lines.append("| " + " | ".join(line) + " |")
     kind = "Student's t" if record["interval"] == "student" else "percentile bootstrap"
     return "\n".join([*lines, "", f"Means over seeds with 95 % intervals ({kind})."])
+
+
+def _lost(seeds: Sequence[int]) -> str:
+    """That a mean leaves seeds out, said beside it."""
+    return f" (diverged: seed {', '.join(map(str, seeds))})" if seeds else ""
 
 
 def _interval(cell: dict | None, sign: str = "") -> str:

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from p2r_jax.files import as_record, start_run
+from p2r_jax.files import as_record
 from p2r_jax.runs.folder import STATE_FILE, Kind
 
 NOWHERE = Path()  # stands for ``out`` until a run has its folder
@@ -91,7 +91,7 @@ def _train_estimator() -> Program:
 
 
 def _evaluate() -> Program:
-    from p2r_jax.evaluation.evaluate import EvaluateConfig, describe_world, evaluate
+    from p2r_jax.evaluation.evaluate import EvaluateConfig, describe_world, evaluate, inputs_of
     from p2r_jax.evaluation.methods import condition, method
     from p2r_jax.tasks import load_task
 
@@ -104,7 +104,6 @@ def _evaluate() -> Program:
 
     def run(configs: Sequence[EvaluateConfig]) -> None:
         for config in configs:
-            start_run(config.out, config, True, [config.checkpoints] if config.checkpoints else [])
             evaluate(replace(config, overwrite=True))
 
     return Program(
@@ -113,7 +112,7 @@ def _evaluate() -> Program:
         together=False,
         numbers=(),
         base=lambda task, phase: as_record(EvaluateConfig(NOWHERE, task)),
-        inputs=lambda config: [config.checkpoints] if config.checkpoints else [],
+        inputs=inputs_of,
         check=check,
         run=run,
     )

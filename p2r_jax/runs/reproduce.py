@@ -209,7 +209,7 @@ def _rows(before: Path, now: Path) -> Difference | None:
     """First number of ``metrics.csv`` that differs, clocks aside."""
     (columns, old), (others, new) = read_rows(before), read_rows(now)
     if not before.exists():
-        return None  # an older version wrote none
+        return Difference(METRICS_FILE, "missing", f"{len(new)} rows")
     if columns != others or len(old) != len(new):
         return Difference(f"{METRICS_FILE} rows", len(old), len(new))
     for a, b in zip(old, new, strict=True):

@@ -73,8 +73,10 @@ class Claims:
             return True
 
     def release(self, job: str) -> None:
-        """Give up a claim."""
-        self._path(job, CLAIM).unlink(missing_ok=True)
+        """Give up a claim, if it is this process's still."""
+        with self._locked():
+            if self.holder(job) == this_process():
+                self._path(job, CLAIM).unlink(missing_ok=True)
 
     def holder(self, job: str) -> Process | None:
         """The living worker that holds a job."""

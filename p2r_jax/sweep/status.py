@@ -1,6 +1,7 @@
 """``p2r sweep status``: how far a sweep is, how fast it goes, and what went wrong."""
 
 import json
+import math
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
@@ -93,7 +94,7 @@ def best_trial(sweep: Sweep) -> str | None:
     if sweep.optuna is None:
         return None
     found = [(v.name, read_trial(sweep, v)) for v in variants(sweep)]
-    done = [(name, trial) for name, trial in found if "value" in trial]
+    done = [(n, trial) for n, trial in found if math.isfinite(trial.get("value", math.nan))]
     if not done:
         return None
     maximize = direction_of(sweep.optuna, done[0][1]["metric"]) == "maximize"

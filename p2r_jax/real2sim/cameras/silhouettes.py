@@ -18,7 +18,9 @@ CARVING_VIEWS = 24  # evenly chosen; more say little more about the extent
 CELLS = (40, 56)  # along the longest edge of the box that is carved, of each round
 FINER = 3  # times, near the surface, where the length matters
 MISSED_BY = 2  # views that may leave out a point of the object, for a mask that fails
-APART = 0.5  # of the object's radius: how far the rays of the masks may pass its middle
+# How far the rays of the masks may pass the object's middle: of its radius, or of its reach
+# if that is more (the middle of a long, bent object's mask is no point of the object).
+APART, APART_OF_REACH = 0.5, 0.22
 MOST_APART = 0.25  # share of the views that may be worse
 LEAST_FILLED = 0.93  # of a mask's area, by the hull
 SPARE = 1.4  # room around the object for the first carving
@@ -54,7 +56,7 @@ class Place:
       radius: of the object, from the masks' areas; median.
       reach: how far its furthest points are from the middle at most.
       apart: median distance of the rays from the middle.
-      off: names of views whose ray passes further than ``APART`` radii, or behind the camera.
+      off: names of views whose ray passes further than ``APART`` allows, or behind the camera.
     """
 
     middle: Float[np.ndarray, " 3"]
@@ -110,9 +112,11 @@ def locate(rig: Rig, seen: Silhouettes) -> Place:
         away = np.linalg.norm(rig.centers - middle, axis=1)
         apart = distances_from_lines(middle, rig.centers, rays)
         radius = float(np.median(away[used] * seen.radii[used]))
-        used = apart <= max(APART * radius, np.median(apart))
+        reach = float(np.median(away[used] * seen.reaches[used]))
+        limit = max(APART * radius, APART_OF_REACH * reach)
+        used = apart <= max(limit, np.median(apart))
     ahead = np.einsum("ni,ni->n", rays, middle - rig.centers) > 0
-    off = np.flatnonzero((apart > APART * radius) | ~ahead)
+    off = np.flatnonzero((apart > limit) | ~ahead)
     return Place(
         middle=middle,
         distance=float(np.median(away)),
