@@ -167,6 +167,11 @@ TABLES = {
         "python experiments/reconstruction.py",
         readme_reconstruction.reconstruction,
     ),
+    "reconstruction-picture": Table(
+        (f"{RESULTS}/reconstruction.png",),
+        "python experiments/reconstruction_picture.py",
+        make.pictures,
+    ),
     "train-on-reconstruction": Table(
         (f"{RESULTS}/train_on_reconstruction.json",),
         "python experiments/train_on_reconstruction.py",

@@ -18,10 +18,12 @@ PROGRAM = Path(__file__).parent / "several_devices.py"
 SAME = 2e-3
 
 
-def run(*args, devices: int = 1, env: dict | None = None) -> subprocess.Popen:
+def run(
+    *args, devices: int = 1, env: dict | None = None, program: Path = PROGRAM
+) -> subprocess.Popen:
     """The small training of ``several_devices.py`` in a process of its own."""
     env = os.environ | {"JAX_NUM_CPU_DEVICES": str(devices)} | (env or {})
-    command = [sys.executable, str(PROGRAM), *map(str, args)]
+    command = [sys.executable, str(program), *map(str, args)]
     return subprocess.Popen(
         command, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     )
@@ -60,18 +62,39 @@ def test_four_devices_learn_what_one_learns(one, tmp_path):
     assert_same_training(one, outcome(tmp_path))
 
 
-def test_two_processes_learn_what_one_learns(one, tmp_path):
+def places() -> list[dict]:
+    """Environments of two processes that find each other."""
     with socket.socket() as free:
         free.bind(("localhost", 0))
         address = f"localhost:{free.getsockname()[1]}"
     cluster = {"JAX_COORDINATOR_ADDRESS": address, "JAX_NUM_PROCESSES": "2"}
-    both = [
-        run("cluster", tmp_path / str(i), env=cluster | {"JAX_PROCESS_ID": str(i)})
-        for i in range(2)
-    ]
+    return [cluster | {"JAX_PROCESS_ID": str(i)} for i in range(2)]
+
+
+def test_two_processes_learn_what_one_learns(one, tmp_path):
+    both = [run("cluster", tmp_path / str(i), env=env) for i, env in enumerate(places())]
     said = [finished(process) for process in both]
     assert all("environments on 2 devices" in text for text in said)
     assert_same_training(one, outcome(tmp_path / "0"))
+
+
+@pytest.mark.slow
+def test_a_run_over_two_processes_is_written_once_and_never_hangs(tmp_path):
+    out, program = tmp_path / "run", PROGRAM.with_name("train_in_a_cluster.py")
+
+    def together(*args):
+        started = [run(out, *args, env=env, program=program) for env in places()]
+        return [process.communicate(timeout=280)[0] for process in started], started
+
+    said, _ = together()
+    assert all("trained" in text for text in said)
+    assert sum("strict success" in text for text in said) == 1  # the first process reports
+    assert (out / "policy" / "policy.json").is_file()
+    said, _ = together("--resume")  # of a run that is finished
+    assert all("trained" in text for text in said)
+    said, refused = together()  # the folder is not empty
+    assert [process.returncode != 0 for process in refused] == [True, True]
+    assert any("is not empty" in text for text in said)
 
 
 def test_environments_that_do_not_divide_are_refused_with_a_number_that_does():
