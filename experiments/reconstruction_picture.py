@@ -49,9 +49,7 @@ def row(folder: Path) -> UInt8[np.ndarray, "h w 3"]:
     turning.seek(round(SHARE * turning.n_frames))
     white = Image.new("RGBA", turning.size, "white")
     mesh = np.asarray(Image.alpha_composite(white, turning.convert("RGBA")).convert("RGB"))
-    return np.hstack(
-        [_tile(x) for x in (photo, outlined, pair, np.asarray(turning.convert("RGB")))]
-    )
+    return np.hstack([_tile(x) for x in (photo, outlined, pair, mesh)])
 
 
 def _tile(picture: UInt8[np.ndarray, "h w 3"]) -> UInt8[np.ndarray, "tile w 3"]:
