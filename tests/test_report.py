@@ -98,7 +98,8 @@ def test_finished_steps_are_shown_and_the_page_needs_nothing_else(tmp_path):
     frames_and_masks(out)
     cameras_and_mesh(out)
     write_json(out / "config.json", {"capture": "there", "until": "mesh"})
-    write_json(out / "steps.json", {"schema": 1, "steps": {"mesh": {"seconds": 7.25}}})
+    steps = {name: {"seconds": 7.25} for name in ("frames", "masks", "cameras", "mesh")}
+    write_json(out / "steps.json", {"schema": 1, "steps": steps})
     page = write_report(out).read_text()
     text = without_pictures(page)
     assert "could not be shown" not in text
@@ -114,6 +115,16 @@ def test_finished_steps_are_shown_and_the_page_needs_nothing_else(tmp_path):
     assert not re.search(r'(src|href)="(?!data:|#)', text)
     assert page.count("data:image/webp;base64,") == 1
     assert text.count('class="overlay"') == 2  # every other view was held out
+
+
+def test_steps_of_an_earlier_run_are_not_shown_as_done(tmp_path):
+    frames_and_masks(tmp_path)
+    cameras_and_mesh(tmp_path)
+    steps = {name: {"seconds": 1.0} for name in ("frames", "masks")}
+    write_json(tmp_path / "steps.json", {"schema": 1, "steps": steps})
+    text = without_pictures(write_report(tmp_path).read_text())
+    assert text.count("not done yet") == 4
+    assert "288.0 cm³" not in text
 
 
 def test_a_step_that_gave_up_leaves_its_picture_and_its_reason(tmp_path):
