@@ -190,7 +190,7 @@ def main(config: SplatConfig) -> None:
     record = {
         "schema": 1,
         **provenance(),
-        "settings": as_record(config),
+        "settings": as_record(config) | {"out": config.out.name},
         "frames": "Gaussians placed by X_WB, then turned and lifted so that ground_plane.json "
         "is z = 0; particles alike; metres",
         "gaussians": len(splat.means),

@@ -3,18 +3,16 @@
 from collections.abc import Sequence
 
 import jax
-import numpy as np
 from tqdm import tqdm
 
 from p2r_jax.real2sim.mesh.tsdf import DepthMap
+from p2r_jax.real2sim.splat.crops import box_around
 from p2r_jax.real2sim.splat.gaussians import Splat
 from p2r_jax.real2sim.splat.projection import Camera, camera_of
 from p2r_jax.real2sim.splat.raster import render
 from p2r_jax.real2sim.splat.surface import median_depth
 from p2r_jax.real2sim.splat.tiles import RasterSettings
 from p2r_jax.real2sim.views import View
-
-MARGIN = 0.08  # around the mask, relative to the crop
 
 
 def depth_maps(
@@ -35,17 +33,7 @@ def depth_maps(
 
     maps = []
     for view in tqdm(views, desc="depth", unit="view"):
-        crop = _cropped(view, size)
+        crop = box_around(view.load_mask()).camera(view, size)
         depth, alpha = jax.device_get(look(splat, camera_of(crop)))
         maps.append(DepthMap(crop, depth, alpha))
     return maps
-
-
-def _cropped(view: View, size: int) -> View:
-    """The camera of a square around the mask."""
-    rows, columns = np.nonzero(view.load_mask())
-    low = np.array([columns.min(), rows.min()])
-    high = np.array([columns.max(), rows.max()]) + 1
-    side = (1 + 2 * MARGIN) * float((high - low).max())
-    left, top = (low + high) / 2 - side / 2
-    return view.warped(size / side, float(left), float(top), size, size)

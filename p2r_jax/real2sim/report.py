@@ -14,7 +14,6 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from p2r_jax.files import write_atomic
-from p2r_jax.real2sim.mesh.step import split_views
 from p2r_jax.real2sim.report_html import (
     Fact,
     bars,
@@ -37,7 +36,7 @@ from p2r_jax.real2sim.report_pictures import (
     sharpness_plot,
     splat_turntable,
 )
-from p2r_jax.real2sim.views import View, read_views
+from p2r_jax.real2sim.views import View, read_views, split_views
 
 PAGE = "report.html"
 MOST_PICTURES = 12  # of held-out views
@@ -254,12 +253,6 @@ def _cameras(found: Folder) -> str:
         frusta_plot(views, points, colours, held_out), "plain",
         "in red: views that only judge the splat" if held_out else "",
     )  # fmt: skip
-
-
-def _colours(shape: Any) -> np.ndarray:
-    """RGB of a cloud's points or a mesh's vertices; grey without."""
-    rgba = np.asarray(shape.visual.vertex_colors if hasattr(shape, "faces") else shape.colors)
-    return rgba[:, :3] / 255 if len(rgba) else np.full(shape.vertices.shape, 0.5)
 
 
 def _splat(found: Folder) -> str:

@@ -81,6 +81,17 @@ def _load(path: Path | None, view: View, mode: str) -> np.ndarray:
     return pixels
 
 
+def split_views(views: Sequence[View], held_out: int) -> tuple[list[View], list[View]]:
+    """Views that shape something, and every ``held_out``-th, which judges it; 0 holds none.
+
+    The same rule for splat and mesh, so that what judges the mesh does not shape it by way
+    of the splat's depth either.
+    """
+    judge = [held_out > 0 and i % held_out == held_out // 2 for i in range(len(views))]
+    shaping = [view for view, held in zip(views, judge, strict=True) if not held]
+    return shaping, [view for view, held in zip(views, judge, strict=True) if held]
+
+
 def write_views(path: Path, views: Sequence[View], notes: dict) -> None:
     """Write ``cameras.json``; files are named relative to its folder.
 

@@ -26,7 +26,7 @@ from p2r_jax.real2sim.mesh.symmetry import (
 from p2r_jax.real2sim.mesh.symmetry_picture import draw_asymmetry
 from p2r_jax.real2sim.mesh.tsdf import DepthMap, TsdfConfig, fuse
 from p2r_jax.real2sim.mesh.volume import Grid, zero_surface
-from p2r_jax.real2sim.views import View
+from p2r_jax.real2sim.views import View, split_views
 
 if TYPE_CHECKING:
     import trimesh
@@ -150,16 +150,6 @@ def make_mesh(
     write_json(out / RECORD_FILE, record)
     held_out = tuple(view.name for view in judging)
     return MeshResult(mesh, mirror, mirrored, iou, held_out, record, out)
-
-
-def split_views(views: Sequence[View], held_out: int) -> tuple[list[View], list[View]]:
-    """Views that shape the mesh, and every ``held_out``-th, which judges it.
-
-    The same that judge the splat, so that they shape nothing by way of its depth either.
-    """
-    judge = [held_out > 0 and i % held_out == held_out // 2 for i in range(len(views))]
-    shaping = [view for view, held in zip(views, judge, strict=True) if not held]
-    return shaping, [view for view, held in zip(views, judge, strict=True) if held]
 
 
 def read_mirror(folder: Path) -> MirrorPlane | None:

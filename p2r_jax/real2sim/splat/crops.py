@@ -7,12 +7,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import struct
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
 from p2r_jax.real2sim.errors import CaptureError
 from p2r_jax.real2sim.splat.projection import Camera
 from p2r_jax.real2sim.views import View
 
+MARGIN = 0.08  # around the mask's bounding box, relative to its longer side
 HALF = 0.5  # coverage from which a pixel counts as the object
 LEAST_INSIDE = 0.05  # share of the points that a mask must hold
 
@@ -52,8 +53,12 @@ class Box(NamedTuple):
     top: float
     side: float
 
+    def camera(self, view: View, size: int) -> View:
+        """The view's camera, cut to the square and brought to ``size`` px."""
+        return view.warped(size / self.side, self.left, self.top, size, size)
 
-def crop_views(views: Sequence[View], size: int, margin: float = 0.08) -> Crops:
+
+def crop_views(views: Sequence[View], size: int, margin: float = MARGIN) -> Crops:
     """Cut every view to its mask; enlarged or reduced with antialiasing.
 
     Background is removed before resampling, so that no colour of the table bleeds into the
@@ -76,15 +81,16 @@ def crop_views(views: Sequence[View], size: int, margin: float = 0.08) -> Crops:
 
 
 def _crop(view: View, mask: np.ndarray, size: int, margin: float) -> Crops:
-    box = _box(mask, margin)
-    cut = view.warped(size / box.side, box.left, box.top, size, size)
+    box = box_around(mask, margin)
+    cut = box.camera(view, size)
     photo = np.where(mask[..., None], view.load_image(), 0).astype(np.uint8)
     rgb, coverage = (_resampled(x, box, size) for x in (photo, 255 * mask.astype(np.uint8)))
     leaves = (rgb / 255, coverage / 255, cut.T_camera_world, cut.K)
     return Crops(*(jnp.asarray(x, jnp.float32) for x in leaves))
 
 
-def _box(mask: np.ndarray, margin: float) -> Box:
+def box_around(mask: Bool[np.ndarray, "h w"], margin: float = MARGIN) -> Box:
+    """The square around a mask; it may reach beyond the picture."""
     ys, xs = np.nonzero(mask)
     low = np.array([xs.min(), ys.min()])
     high = np.array([xs.max(), ys.max()]) + 1

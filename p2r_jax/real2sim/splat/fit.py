@@ -21,6 +21,7 @@ from p2r_jax.real2sim.splat.optimise import OptimiserConfig
 from p2r_jax.real2sim.splat.ply import write_ply
 from p2r_jax.real2sim.splat.tiles import RasterSettings
 from p2r_jax.real2sim.views import View
+from p2r_jax.real2sim.views import split_views as held_out_by_rule
 
 SCHEMA_VERSION = 1
 RECORD, CHECKPOINT = "splat.json", "checkpoint.msgpack"
@@ -160,9 +161,7 @@ def split_views(views: Sequence[View], hold_out: int) -> tuple[list[View], list[
     Raises:
       CaptureError: if there are fewer than three to fit or none to judge by.
     """
-    is_held = [i % hold_out == hold_out // 2 for i in range(len(views))]
-    held = [view for view, h in zip(views, is_held, strict=True) if h]
-    fitted = [view for view, h in zip(views, is_held, strict=True) if not h]
+    fitted, held = held_out_by_rule(views, hold_out)
     if len(fitted) < LEAST_VIEWS or not held:
         raise CaptureError(
             f"{len(views)} views are too few to fit and judge a splat; film from more sides",
