@@ -38,7 +38,20 @@ CARD = (
     "pymeshlab",
     "google-generativeai",
 )
-PORTABLE = ("viz", "mesh", "logs", "vlm", "deploy", "hardware", "onnx", "sweep", "docs", "dev")
+PORTABLE = (
+    "viz",
+    "mesh",
+    "reconstruct",
+    "notebooks",
+    "logs",
+    "vlm",
+    "deploy",
+    "hardware",
+    "onnx",
+    "sweep",
+    "docs",
+    "dev",
+)
 TESTS = (
     "test_cli",
     "test_extending",
@@ -52,7 +65,10 @@ TESTS = (
     "test_deploy_record",
     "test_deploy_lerobot",
     "test_deploy_xarm",
+    "test_frames",
+    "test_reconstruct",
     "test_runs",
+    "test_sweep",
 )
 
 

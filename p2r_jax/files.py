@@ -213,8 +213,9 @@ def first_difference(old: Any, new: Any, path: str) -> tuple[str, Any, Any] | No
 
 
 def provenance() -> dict:
-    """Where a result comes from: git revision, date, versions, device, command."""
-    device = jax.devices()[0]
+    """Where a result comes from: git revision, date, versions, devices, command."""
+    devices = jax.devices()
+    device = devices[0]
     return {
         "git": git_revision(),
         "date": time.strftime("%Y-%m-%d"),
@@ -223,6 +224,7 @@ def provenance() -> dict:
         "versions": {"python": platform.python_version()}
         | {package: metadata.version(package) for package in PACKAGES},
         "device": f"{device.platform}: {device.device_kind}, {os.cpu_count()} cores",
+        "device_count": len(devices),  # of all processes; ``devices`` is a setting of trainings
         "command": " ".join([Path(sys.argv[0]).name, *sys.argv[1:]]),
     }
 

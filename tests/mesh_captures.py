@@ -10,6 +10,20 @@ from p2r_jax.real2sim.mesh.render import depth_of
 from p2r_jax.real2sim.mesh.tsdf import DepthMap
 from p2r_jax.real2sim.views import View
 
+MIDDLE = (0.0, 0.0, 0.015)  # of an object 30 mm high
+
+
+def box(extents, at=(0.0, 0.0, 0.0)):
+    import trimesh
+
+    return trimesh.creation.box(extents).apply_translation(at)
+
+
+def union(*meshes):
+    import trimesh
+
+    return trimesh.boolean.union(meshes, engine="manifold")
+
 
 def looking_at(target, position) -> np.ndarray:
     """T_camera_world (OpenCV axes) of a camera at ``position`` that looks at ``target``, z up."""
@@ -52,9 +66,7 @@ def t_block(yaw=0.0):
     """A T (bar 120 x 30, stem 30 x 90, height 30 mm) on the table, stem along -y before yaw."""
     import trimesh
 
-    bar = trimesh.creation.box((0.12, 0.03, 0.03))
-    stem = trimesh.creation.box((0.03, 0.09, 0.03)).apply_translation((0, -0.06, 0))
-    block = trimesh.boolean.union([bar, stem], engine="manifold")
+    block = union(box((0.12, 0.03, 0.03)), box((0.03, 0.09, 0.03), (0, -0.06, 0)))
     block.apply_translation((0.0, 0.03, 0.015))
     return block.apply_transform(trimesh.transformations.rotation_matrix(yaw, (0, 0, 1)))
 

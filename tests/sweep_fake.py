@@ -17,17 +17,27 @@ from p2r_jax.sweep import spec
 from p2r_jax.sweep.worker import Worker
 
 WORK_LOG = "work.log"  # beside the runs: a line for every round that was worked on
+SAVED_LOG = "saved.log"  # and one for every run that was interrupted and had time to save
 
 
-def fake_program(seconds: float = 0.0, fail: str = ""):
-    """The estimator's program with a run that writes its files; ``fail`` in a folder raises."""
+def fake_program(seconds: float = 0.0, fail: str = "", save_s: float = 0.0):
+    """The estimator's program with a run that writes its files; ``fail`` in a folder raises.
+
+    A round takes ``seconds``; an interrupted run takes ``save_s`` to save.
+    """
     real = programs.program("train-estimator")
 
     def run(configs):
         for config in map(programs.continued, configs):
             if fail and fail in str(config.out):
                 raise RuntimeError(f"no luck with {config.out.name}")
-            train(config, seconds)
+            try:
+                train(config, seconds)
+            except KeyboardInterrupt:
+                time.sleep(save_s)
+                with (config.out.parents[2] / SAVED_LOG).open("a") as file:
+                    file.write(f"{config.out.parent.name} {config.seed}\n")
+                raise
 
     return replace(real, run=run, check=lambda config: None)
 

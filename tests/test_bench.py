@@ -10,6 +10,7 @@ from p2r_jax.bench import command
 from p2r_jax.bench.command import BENCHMARKS, BenchConfig, bench, page
 from p2r_jax.bench.figures import figures_of
 from p2r_jax.bench.history import append, compare, find, read_history, run_of
+from p2r_jax.real2sim.ledger import Ledger
 
 RESULTS = Path("benchmarks/results")
 
@@ -127,6 +128,31 @@ def test_two_files_are_compared_and_different_devices_are_said(tmp_path, capsys)
     assert "different devices (cpu; gpu)" in said
     assert "x  1.00" in said
     assert json.loads((tmp_path / "out.json").read_text())["changes"]["b"][0]["verdict"] == "same"
+
+
+def test_a_reconstruction_is_timed_step_by_step_and_anew_every_time(tmp_path, monkeypatch):
+    pytest.importorskip("trimesh", reason="needs pip install 'p2r_jax[reconstruct]'")
+    from benchmarks import reconstruction as timed
+
+    configs = []
+
+    def fake(config):
+        configs.append(config)
+        config.out.mkdir()
+        ledger = Ledger(config.out)
+        for name in timed.STEPS:
+            ledger.finished(name, "mark", 9.0 if len(configs) == 1 else len(configs))
+
+    monkeypatch.setattr(timed, "render_capture", lambda config, out: out)
+    monkeypatch.setattr(timed, "reconstruct", fake)
+    settings = timed.Settings(repeats=3, size=64, iterations=5)
+    rows = timed.measure(settings, tmp_path)
+    assert [row["step"] for row in rows] == [*timed.STEPS, "whole"]
+    assert rows[0]["first_s"] == 9.0
+    assert rows[0]["seconds"] == {"median": 3.0, "min": 2.0, "max": 4.0, "repeats": 3}
+    assert len({config.out for config in configs}) == 4
+    assert (configs[0].splat.size, configs[0].splat.iterations) == (64, 5)
+    assert figures_of({"rows": rows})[0].name == "rows/frames/seconds"
 
 
 def test_a_run_is_remembered_and_shown_on_the_page(tmp_path, monkeypatch, capsys):

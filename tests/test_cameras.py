@@ -474,6 +474,7 @@ def test_views_from_one_side_are_doubted(scene):
 
 
 def test_ctrl_c_ends_a_long_call_of_pycolmap():
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a job may ignore it
     ended = []
 
     def long_call(cancellation_token):
@@ -485,8 +486,11 @@ def test_ctrl_c_ends_a_long_call_of_pycolmap():
                 return
             time.sleep(0.01)
 
-    with pytest.raises(KeyboardInterrupt):
-        interruptible(long_call)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            interruptible(long_call)
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert ended == [True]
 
 

@@ -8,7 +8,7 @@ import pytest
 trimesh = pytest.importorskip("trimesh", reason="needs meshes: pip install 'p2r_jax[reconstruct]'")
 pytest.importorskip("skimage", reason="needs marching cubes: pip install 'p2r_jax[reconstruct]'")
 
-from mesh_captures import photograph, ring, t_block  # noqa: E402
+from mesh_captures import MIDDLE, photograph, ring, t_block  # noqa: E402
 from PIL import Image  # noqa: E402
 
 from p2r_jax.real2sim.errors import CaptureError  # noqa: E402
@@ -21,8 +21,6 @@ from p2r_jax.real2sim.mesh.hull import (  # noqa: E402
 )
 from p2r_jax.real2sim.mesh.render import depth_of, silhouette_iou  # noqa: E402
 from p2r_jax.real2sim.mesh.volume import box_grid, sample, zero_surface  # noqa: E402
-
-MIDDLE = (0.0, 0.0, 0.015)
 
 
 @pytest.fixture(scope="module")

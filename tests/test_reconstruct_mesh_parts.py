@@ -8,7 +8,7 @@ import pytest
 trimesh = pytest.importorskip("trimesh", reason="needs meshes: pip install 'p2r_jax[reconstruct]'")
 pytest.importorskip("skimage", reason="needs marching cubes: pip install 'p2r_jax[reconstruct]'")
 
-from mesh_captures import Cloud, depth_maps, photograph, ring, shell_of, t_block  # noqa: E402
+from mesh_captures import MIDDLE, Cloud, box, depth_maps, photograph, ring, shell_of, t_block, union  # noqa: E402
 
 from p2r_jax.real2sim.errors import CaptureError  # noqa: E402
 from p2r_jax.real2sim.mesh import pymeshlab_backend  # noqa: E402
@@ -19,7 +19,7 @@ from p2r_jax.real2sim.mesh.clean import (  # noqa: E402
     coloured,
     one_solid,
 )
-from p2r_jax.real2sim.mesh.hull import HullConfig, carve  # noqa: E402
+from p2r_jax.real2sim.mesh.hull import HullConfig, carve, hull_field  # noqa: E402
 from p2r_jax.real2sim.mesh.level_set import (  # noqa: E402
     LevelSetConfig,
     filled_shell,
@@ -36,16 +36,6 @@ from p2r_jax.real2sim.mesh.symmetry import (  # noqa: E402
 )
 from p2r_jax.real2sim.mesh.tsdf import TsdfConfig, fuse, view_distance  # noqa: E402
 from p2r_jax.real2sim.mesh.volume import Grid, box_grid, zero_surface  # noqa: E402
-
-MIDDLE = (0.0, 0.0, 0.015)
-
-
-def box(extents, at=(0.0, 0.0, 0.0)):
-    return trimesh.creation.box(extents).apply_translation(at)
-
-
-def union(*meshes):
-    return trimesh.boolean.union(meshes, engine="manifold")
 
 
 def errors_of(mesh, truth):
@@ -107,8 +97,22 @@ def test_depth_that_lies_inside_the_object_is_found_out_by_the_silhouettes(captu
     assert fusion.bias_m == pytest.approx(1.1e-3, abs=7e-4)
     assert abs(errors.volume) < 0.05
     assert errors.chamfer_m < 1e-3
-    trusting = fuse(hull, depths, TsdfConfig(unbias=False))
-    assert (trusting.field < 0).sum() < 0.97 * (fusion.field < 0).sum()
+    doubting = fuse(hull, depths, TsdfConfig(hollow_voxels=0))
+    trusting = fuse(hull, depths, TsdfConfig(hollow_voxels=0, unbias=False))
+    assert (trusting.field < 0).sum() < 0.97 * (doubting.field < 0).sum()
+
+
+def test_shallow_hollows_of_the_depth_are_noise_and_deep_ones_are_carved(capture):
+    block, views, hull = capture
+    hull, _ = unshrunk(hull, table=True)
+    depths = depth_maps(block, views, bias=1e-3)
+    wary, trusting = (
+        fuse(hull, depths, TsdfConfig(unbias=False, hollow_voxels=v)).field for v in (1.5, 0)
+    )
+    tight = (hull.field < 0) & (hull.grid.axes[2] < 0.02)  # the sides, where the hull is exact
+    assert (wary[tight] > 0).sum() < 0.3 * (trusting[tight] > 0).sum()
+    bulge = (hull.field < 0) & (hull.grid.axes[2] > 0.034)  # above the block, 30 mm high
+    assert (wary[bulge] > 0).mean() > 0.9
 
 
 def test_a_shrunken_hull_grows_back_to_its_masks(capture):
@@ -118,6 +122,35 @@ def test_a_shrunken_hull_grows_back_to_its_masks(capture):
     grown, level = unshrunk(shrunken, table=True)
     assert level == pytest.approx(already + 1e-3, abs=1e-4)
     assert grown.mesh().bounds[0, 2] == pytest.approx(0, abs=1e-5)
+
+
+def test_what_a_few_masks_miss_grows_back_and_what_most_miss_does_not(capture):
+    """Twin: the hull of whole masks."""
+    block, views, whole = capture
+    tip = block.vertices[np.argmax(block.vertices @ [1.0, 0.3, 0])]
+
+    def hull_without_tip(spoilt: int):
+        silhouettes = tuple(
+            without(s, tip, 3.0) if i % (len(views) // spoilt) == 0 else s
+            for i, s in enumerate(whole.silhouettes)
+        )
+        field = hull_field(whole.grid.nodes(), silhouettes, HullConfig())
+        return replace(whole, field=field.reshape(whole.grid.shape), silhouettes=silhouettes)
+
+    volume = unshrunk(whole, table=True)[0].mesh().volume
+    few, most = (hull_without_tip(n) for n in (2, len(views)))
+    lost = volume - few.mesh().volume
+    assert lost > 0.002 * volume
+    assert volume - unshrunk(few, table=True)[0].mesh().volume < 0.5 * lost
+    assert volume - unshrunk(most, table=True)[0].mesh().volume > 0.8 * lost
+
+
+def without(s, point, radius_px: float):
+    """A silhouette that lacks a disc around where a point of space is seen."""
+    u, v, _ = s.view.project(point[None])[0]
+    y, x = np.mgrid[: s.view.height, : s.view.width] + 0.5
+    beyond = radius_px - np.hypot(x - u, y - v)
+    return replace(s, distance_px=np.maximum(s.distance_px, beyond.astype(np.float32)))
 
 
 def test_matching_level_finds_the_root_or_says_that_there_is_none():

@@ -75,6 +75,27 @@ def test_the_same_numbers_are_reproduced_whatever_the_clock_says(tmp_path, again
     assert record["numbers"] == record["surroundings"] == []
 
 
+def test_a_run_that_lacks_its_parameters_is_refused_before_anything_runs(tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "rerun", lambda *args: pytest.fail("it was run again"))
+    run = write_run(tmp_path / "run")
+    (run / "estimator" / "estimator.msgpack").unlink()
+    with pytest.raises(FileNotFoundError, match=r"holds no estimator/estimator.msgpack.*copy the"):
+        reproduce(ReproduceConfig(run, tmp_path / "out"))
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_number_of_devices_is_kept_and_compared_where_both_runs_tell_it(tmp_path):
+    assert files.provenance()["device_count"] == jax.device_count()
+    old, one, two = (
+        write_run(tmp_path / name, **told)
+        for name, told in [("old", {}), ("a", {"device_count": 1}), ("b", {"device_count": 4})]
+    )
+    assert [str(d) for d in surroundings_of(one, two)] == ["device_count: 1 before, 4 now"]
+    assert surroundings_of(old, two) == []
+    assert "device_count" in read_run(two).origin
+    assert "device_count" not in read_run(two).config
+
+
 def test_one_bit_is_found_and_what_differs_around_it_comes_first(tmp_path, again, capsys):
     run = write_run(tmp_path / "run")
     off = float(np.nextafter(np.float32(2.0), np.float32(3.0)))

@@ -153,6 +153,33 @@ def test_seeds_of_one_setting_stay_together_though_paths_and_versions_differ(tmp
     assert (group["label"], group["seeds"]) == ("all", [0, 1])
 
 
+def groups_by_init(root, inits):
+    """Seeds of each group that compare makes of runs by (seed, what they start from)."""
+    for i, (seed, init) in enumerate(inits):
+        folder = write_policy_run(root / f"run{i}", 0.5, seed)
+        record = json.loads((folder / "config.json").read_text())
+        files.write_json(folder / "config.json", record | {"init": init})
+    found = compare(CompareConfig((root,)))["groups"]
+    return {row["label"]: row["seeds"] for row in found}
+
+
+def test_a_seed_in_any_form_of_path_does_not_separate_its_runs(tmp_path):
+    paths = [(seed, f"runs/2/first_{seed}_of_10/s{seed:d}") for seed in (2, 1, 10)]
+    assert groups_by_init(tmp_path / "a", paths) == {"all": [1, 2, 10]}
+    two = [(seed, f"{name}/{seed}") for name in ("eager", "calm") for seed in (0, 1)]
+    assert groups_by_init(tmp_path / "b", two) == {
+        "init=eager/{seed}": [0, 1], "init=calm/{seed}": [0, 1]}  # fmt: skip
+
+
+def test_numbers_in_paths_that_are_not_the_seed_separate_runs(tmp_path):
+    every = [(seed, f"first/{number}") for seed in (0, 1) for number in (0, 1)]
+    assert groups_by_init(tmp_path / "a", every) == {
+        "init=first/0": [0, 1], "init=first/1": [0, 1]}  # fmt: skip
+    mixed = [(seed, path) for seed in (0, 1) for path in (f"own/{seed}", "shared/0")]
+    assert groups_by_init(tmp_path / "b", mixed) == {
+        "init=own/{seed}": [0, 1], "init=shared/0": [0, 1]}  # fmt: skip
+
+
 def test_a_branch_that_is_there_or_none_separates_groups(tmp_path):
     from p2r_jax.estimator.straight_pushes import StraightPushes
 

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import textwrap
+import threading
 import time
 from collections import Counter
 from dataclasses import replace
@@ -20,13 +21,14 @@ from p2r_jax.estimator.train import EstimatorConfig
 from p2r_jax.policy.train import TrainConfig
 from p2r_jax.runs.config_tree import check_value, read_config
 from p2r_jax.runs.folder import find_runs
-from p2r_jax.sweep import launch, spec
-from p2r_jax.sweep.claims import CLAIM, STALE_S, Claims
+from p2r_jax.sweep import gpus, launch, spec, worker
+from p2r_jax.sweep.claims import CLAIM, STALE_S, Claims, this_process
 from p2r_jax.sweep.command import StatusConfig, SweepConfig, status_command, sweep_command
+from p2r_jax.sweep.interrupts import PATIENCE_S, StopRequest, heeding
 from p2r_jax.sweep.plan import check_variants, config_of, jobs, run_folder, variants
 from p2r_jax.sweep.spec import Launcher, read_sweep
 from p2r_jax.sweep.status import sweep_status
-from p2r_jax.sweep.worker import TRIAL_FILE, Worker, load_sweep, save_sweep
+from p2r_jax.sweep.worker import TRIAL_FILE, Worker, load_sweep, read_trial, save_sweep
 from p2r_jax.tasks import load_task
 
 pytest.importorskip("yaml", reason="needs PyYAML: pip install 'p2r_jax[sweep]'")
@@ -85,6 +87,10 @@ def work_done(folder):
         ("random: {space: {members: {low: 0, hi: 1}}, trials: 2}", "give a list of choices, or"),
         ("random: {space: {members: [1]}, trials: 0}", "trials is 0"),
         ("random: {space: {seed: [1]}, trials: 1}", "list the seeds under `seeds`"),
+        (
+            "optuna: {space: {members: [1]}, trials: 1, metric: after_contact/coverage_95}",
+            "best neither high nor low; give optuna.direction",
+        ),
         ("random: {space: {members: {low: 1, high: 2, step: 0}}, trials: 1}", "a positive one"),
         ("phase: dr", "phase is 'dr', but train-estimator has no phases"),
         ("grid: [", "is not YAML"),
@@ -329,8 +335,138 @@ def test_slurm_gets_its_parameters_from_the_same_file(write, tmp_path, monkeypat
     text = scripts[0].read_text()
     for line in ("--partition=gpu", "--mem=16GB", "--gpus-per-node=1", "--time=90"):
         assert f"#SBATCH {line}" in text
-    with pytest.raises(ValueError, match=r"slurm is given, but launcher.cluster is 'local'"):
-        Launcher(slurm={"partition": "gpu"})
+
+
+def test_one_file_serves_every_cluster(write, fake, monkeypatch, capsys):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {0, 1})
+    head = HEAD.replace("{cluster: debug}", "{cluster: slurm, workers: 8, slurm: {partition: a}}")
+    path = write("grid: {members: [1]}", head)
+    assert sweep_command(SweepConfig(path, cluster="debug"))
+    assert "launcher.slurm is not used: launcher.cluster is debug" in capsys.readouterr().out
+    local = launch.launcher_for("local", read_sweep(path).launcher)
+    assert (local.cluster, local.workers) == ("local", 2)
+    assert "launcher.workers is 8; this machine has room for 2" in capsys.readouterr().out
+    with pytest.raises(SystemExit):
+        tyro.cli(SweepConfig, args=[str(path), "--cluster", "cloud"])
+
+
+@pytest.fixture
+def machine(monkeypatch, tmp_path):
+    """Sets what the user shows CUDA, or how many GPUs nvidia-smi lists."""
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(8)))
+    for name in (gpus.VISIBLE, *gpus.MEMORY_SETTINGS):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("PATH", str(tmp_path))
+
+    def use(visible=None, listed=None):
+        if visible is not None:
+            monkeypatch.setenv(gpus.VISIBLE, visible)
+        if listed is not None:
+            lines = "\n".join(f"GPU {i}: A card (UUID: GPU-{i})" for i in range(listed))
+            smi = tmp_path / "nvidia-smi"
+            smi.write_text(f"#!/bin/sh\n/bin/cat <<END\n{lines}\n  MIG 1g.5gb\nEND\n")
+            smi.chmod(0o755)
+
+    return use
+
+
+def test_local_workers_get_gpus_of_their_own_among_those_the_user_shows(machine):
+    machine(visible="6, 2,GPU-abc,0,-1,5")
+    two = Launcher(workers=2, gpus=2)
+    gpus.check_machine(two)
+    found = [gpus.environment_of(two, i, 2) for i in range(2)]
+    assert found == [{gpus.VISIBLE: "6,2"}, {gpus.VISIBLE: "GPU-abc,0"}]
+    with pytest.raises(ValueError, match=r"2 x 3, and 4 GPUs are visible .*=6, 2,GPU-abc"):
+        gpus.check_machine(replace(two, workers=3))
+    gpus.check_machine(Launcher(cluster="slurm", workers=30, gpus=2))
+
+
+@pytest.mark.parametrize(("listed", "visible", "room"), [(3, None, 3), (3, "", 0), (None, None, 8)])
+def test_gpus_are_counted_without_touching_them(machine, listed, visible, room):
+    machine(visible, listed)
+    assert gpus.most_workers(Launcher(gpus=1)) == room
+    if room < 8:
+        with pytest.raises(ValueError, match=f"1 x 4, and {room} GPUs are visible"):
+            gpus.check_machine(Launcher(workers=4, gpus=1))
+    assert gpus.environment_of(Launcher(gpus=1), 1, 2)[gpus.VISIBLE] == ("" if room == 0 else "1")
+
+
+def test_without_gpus_asked_for_workers_see_what_the_user_sees_and_share_its_memory(
+    machine, monkeypatch
+):
+    assert gpus.environment_of(Launcher(), 0, 1) == {gpus.VISIBLE: None}
+    machine(visible="2,3")
+    shared = {gpus.VISIBLE: "2,3", gpus.FRACTION: "0.375"}
+    assert gpus.environment_of(Launcher(workers=2), 1, 2) == shared
+    monkeypatch.setenv("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
+    assert gpus.environment_of(Launcher(workers=2), 1, 2) == {gpus.VISIBLE: "2,3"}
+
+
+def test_a_worker_undoes_what_submitit_did_to_the_devices(write, fake, monkeypatch):
+    sweep = read_sweep(write("grid: {members: [1]}"))
+    save_sweep(sweep)
+    monkeypatch.setenv(gpus.VISIBLE, "")  # as submitit does
+    Worker(str(sweep.out), environment={gpus.VISIBLE: "2,3"})()
+    assert os.environ[gpus.VISIBLE] == "2,3"
+    Worker(str(sweep.out), environment={gpus.VISIBLE: None})()
+    assert gpus.VISIBLE not in os.environ
+
+
+def test_a_request_to_end_interrupts_the_work_and_waits_for_it_to_be_saved(tmp_path):
+    request = StopRequest(tmp_path, this_process())
+    saved = []
+
+    def work():
+        try:
+            while True:
+                time.sleep(0.01)
+        finally:
+            time.sleep(1.5)  # longer than submitit would wait
+            saved.append(True)
+
+    threading.Timer(0.2, request.ask, [60.0]).start()
+    with pytest.raises(KeyboardInterrupt), heeding(request):
+        work()
+    assert saved == [True]
+    request.withdraw()
+    assert request.patience_s() is None
+
+
+def test_a_worker_whose_launcher_is_gone_has_a_while_to_save_and_is_ended_after_it(tmp_path):
+    gone = replace(this_process(), born=1)
+    assert StopRequest(tmp_path, gone).patience_s() == PATIENCE_S
+    script = """
+        import sys, time
+        from pathlib import Path
+        from p2r_jax.sweep.claims import Process
+        from p2r_jax.sweep.interrupts import StopRequest, heeding
+        request = StopRequest(Path(sys.argv[1]), Process("here", 1, 1))
+        request.ask(1.0)
+        with heeding(request):
+            try:
+                time.sleep(0.1), [time.sleep(0.01) for _ in range(1000)]
+            except KeyboardInterrupt:
+                time.sleep(60)  # saves for ever
+    """
+    command = [sys.executable, "-c", textwrap.dedent(script), str(tmp_path)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=50)
+    assert done.returncode == 1
+    assert "not done 1 s after the request to end" in done.stderr
+
+
+def test_seeds_of_an_evaluation_are_one_job_unless_workers_would_be_idle(write):
+    head = "command: evaluate\nlauncher: {cluster: CLUSTER, workers: WORKERS}\n"
+    text = "grid: {trials: [2, 3]}\nseeds: [0, 1, 2]"
+
+    def planned(workers, cluster="slurm"):
+        asked = head.replace("WORKERS", str(workers)).replace("CLUSTER", cluster)
+        sweep = read_sweep(write(text, asked))
+        return [(job.name, job.seeds) for job in jobs(sweep)]
+
+    assert planned(2) == [("trials=2", (0, 1, 2)), ("trials=3", (0, 1, 2))]
+    assert planned(3)[:2] == [("trials=2.seed-0", (0, 1)), ("trials=2.seed-2", (2,))]
+    assert len(planned(16)) == 6
+    assert len(planned(16, "debug")) == 2  # one worker, whatever the file says
 
 
 OPTUNA = """
@@ -378,6 +514,35 @@ def test_optuna_searches_in_a_journal_and_goes_on_with_the_trial_it_was_in(write
         assert trial.value == pytest.approx(error + 0.5e-3)  # the mean over both seeds
     config = config_of(sweep, again["changes"], run_folder(sweep, variants(sweep)[2], 0), 0)
     assert config.layers in ((8,), (16, 8))
+
+
+@pytest.mark.parametrize("metric", ["after_contact/bias_cm", "after_contact/rmse_cm"])
+def test_a_bias_is_searched_towards_zero_and_a_trial_that_is_not_finite_has_failed(
+    write, monkeypatch, metric
+):
+    optuna = pytest.importorskip("optuna", reason="needs Optuna: pip install 'p2r_jax[sweep]'")
+    values = {"trial-000": (-5.0, 5.0), "trial-001": (float("nan"), 0.0),
+              "trial-002": (-1.0, -1.5), "trial-003": (float("-inf"), 0.0)}  # fmt: skip
+    monkeypatch.setattr(spec, "program", lambda command: fake_program())
+    monkeypatch.setattr(
+        worker, "_metric", lambda folder, name: values[folder.parent.name][folder.name == "seed-1"]
+    )
+    text = OPTUNA.replace("trials: 6", f"trials: 4\n  metric: {metric}")
+    assert launch.sweep(write(text))
+    assert launch.sweep(Path("s.yaml"))  # and what has failed is not tried for ever
+    sweep = load_sweep(Path("runs/sweeps/s"))
+    told = [read_trial(sweep, variant)["value"] for variant in variants(sweep)]
+    backend = optuna.storages.journal.JournalFileBackend(str(sweep.out / "optuna.journal"))
+    study = optuna.load_study(study_name=None, storage=optuna.storages.JournalStorage(backend))
+    states = [trial.state.name for trial in study.trials]
+    assert states == ["COMPLETE", "FAIL", "COMPLETE", "FAIL"]
+    assert set(work_done(sweep.out).values()) == {1}
+    if "bias" in metric:
+        assert told == [5.0, None, 1.25, None]
+        assert sweep_status(sweep).best.startswith("trial-002: |after_contact/bias_cm| 1.25 with")
+    else:
+        assert told == [0.0, None, -1.25, None]
+        assert sweep_status(sweep).best.startswith("trial-002: after_contact/rmse_cm -1.25 with")
 
 
 def test_a_metric_that_runs_do_not_have_is_told_with_the_nearest(write, fake):

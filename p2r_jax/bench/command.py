@@ -37,6 +37,7 @@ BENCHMARKS = {
     "contact_tradeoff": Benchmark("speed and error of the contact solver's settings", 8),
     "prior_latency": Benchmark("a vision model's questions against a slow server", 0.5),
     "rasteriser": Benchmark("Gaussian splatting: forward and gradient", 3),
+    "reconstruction": Benchmark("every step from pictures to an object, at a small size", 4),
     "evaluation": Benchmark("closed-loop trials per second", 1),
     "scaling": Benchmark("the training step on several virtual devices", 4),
     "sweep": Benchmark("a sweep against one process per seed", 15),

@@ -1,5 +1,6 @@
 """``p2r compare``: runs grouped by what differs in their settings, with intervals over seeds."""
 
+import itertools
 import json
 import math
 import re
@@ -21,6 +22,7 @@ from p2r_jax.runs.folder import KEY_METRIC, SEED_PATH, Run, expand, unknown_metr
 SCHEMA_VERSION = 1
 NOT_COMPARED = ("out", "resume", "overwrite", "wandb_project", "video_every", "max_dumps")
 UNKNOWN = "unknown"
+SEED, MOST_FORMS = "{seed}", 64
 FEW = 3  # fewest values that are resampled
 Interval_ = Literal["student", "bootstrap"]
 
@@ -98,7 +100,8 @@ def compare(config: CompareConfig) -> dict:
 def group_runs(runs: Sequence[Run]) -> list[Group]:
     """Groups by settings: that of the first run, then the others sorted by their settings.
 
-    Settings that belong to the seed do not separate: the seed itself, and ``seed-N`` in a path.
+    Settings that belong to the seed do not separate: the seed itself, ``seed-N`` in a text, and
+    a run's own seed in a text that is the same for another seed but for that number.
 
     Raises:
       ValueError: see ``compare``.
@@ -107,7 +110,7 @@ def group_runs(runs: Sequence[Run]) -> list[Group]:
         raise ValueError("none of the runs is finished; nothing to compare")
     if kinds := sorted({run.kind for run in runs} - {runs[0].kind}):
         raise ValueError(f"runs of {runs[0].kind} and {kinds[0]} cannot be compared")
-    flat = [_settings(run) for run in runs]
+    flat = _seedless([_settings(run) for run in runs], [run.seed for run in runs])
     names = sorted(set().union(*flat))
     values = {name: [_value(one, name) for one in flat] for name in names}
     differs = [n for n, found in values.items() if len({_key(v) for v in found} - {UNKNOWN}) > 1]
@@ -149,7 +152,7 @@ def _text(value: Any) -> str:
 def _settings(run: Run) -> dict[str, Any]:
     flat = flatten(run.config)
     drop = {SEED_PATH[run.kind], *NOT_COMPARED}
-    return {k: _seedless(v) for k, v in flat.items() if k not in drop}
+    return {k: _numbered(v) for k, v in flat.items() if k not in drop}
 
 
 def _value(flat: dict[str, Any], name: str) -> Any:
@@ -162,8 +165,45 @@ def _value(flat: dict[str, Any], name: str) -> Any:
     return None if any(parent in flat for parent in parents) else UNKNOWN
 
 
-def _seedless(value: Any) -> Any:
+def _numbered(value: Any) -> Any:
     return re.sub(r"seed-\d+", "seed-N", value) if isinstance(value, str) else value
+
+
+def _seedless(flat: Sequence[dict[str, Any]], seeds: Sequence[int]) -> list[dict[str, Any]]:
+    """Settings with a run's own seed written ``SEED``, in texts that other seeds have as well.
+
+    What a number in a path means is told by comparison only: ``a/7`` of seed 7 is ``a/{seed}``
+    if there is an ``a/8`` of seed 8, but not if seed 8 has an ``a/7``, too.
+    """
+    forms = [
+        {name: _forms(value, seed) for name, value in one.items() if isinstance(value, str)}
+        for one, seed in zip(flat, seeds, strict=True)
+    ]
+    met: dict[tuple[str, str], set[int]] = {}
+    for one, seed in zip(forms, seeds, strict=True):
+        for name, text in ((name, text) for name, texts in one.items() for text in texts):
+            met.setdefault((name, text), set()).add(seed)
+
+    def chosen(name: str, texts: Sequence[str]) -> str:
+        counts = [len(met[name, text]) for text in texts]
+        best = counts.index(max(counts))
+        return texts[best if counts[0] == 1 else 0]
+
+    return [
+        one | {name: chosen(name, texts) for name, texts in own.items()}
+        for one, own in zip(flat, forms, strict=True)
+    ]
+
+
+def _forms(value: str, seed: int) -> list[str]:
+    """A text as it is, then with the seed written ``SEED`` at any choice of its places."""
+    parts = re.split(rf"(?<!\d){seed}(?!\d)", value)
+    choices = itertools.product((str(seed), SEED), repeat=len(parts) - 1)
+    return [_joined(parts, joints) for joints in itertools.islice(choices, MOST_FORMS)]
+
+
+def _joined(parts: Sequence[str], joints: Sequence[str]) -> str:
+    return "".join(itertools.chain(*zip(parts, joints, strict=False), parts[-1:]))
 
 
 def _key(value: Any) -> str:

@@ -33,10 +33,12 @@ KEY_METRIC: dict[Kind, str] = {
 UNITS: dict[Kind, str] = {"train": "steps", "train-estimator": "rounds", "evaluate": "cells"}
 SHOWN = 20  # metrics that an error lists
 LOWER_IS_BETTER = ("error", "rmse", "nll", "loss", "sigma", "seconds", "position_cm")
+BEST_AT_ZERO = ("bias",)
+BEST_WITHIN = ("coverage",)  # at a value that the name does not tell
 CALIBRATION_ROWS = ("since_contact", "contact_steps_in_window")  # the same for every run
 NO_SETTINGS = (  # of ``config.json``: where a run comes from, not what it is
-    "git", "date", "cpu", "cores", "versions", "device", "command", "git_changes", "inputs",
-    "resumed", "one_program",
+    "git", "date", "cpu", "cores", "versions", "device", "device_count", "command",
+    "git_changes", "inputs", "resumed", "one_program",
 )  # fmt: skip
 
 
@@ -91,6 +93,11 @@ def kind_of(record: dict) -> Kind | None:
 def higher_is_better(metric: str) -> bool:
     """Direction of a metric, by its name."""
     return not any(word in metric for word in LOWER_IS_BETTER)
+
+
+def best_at_zero(metric: str) -> bool:
+    """Whether a metric is better the nearer it is to zero, by its name."""
+    return any(word in metric for word in BEST_AT_ZERO)
 
 
 def read_run(folder: Path) -> Run:

@@ -21,6 +21,8 @@ class Program:
       together: whether runs ride on an axis of one program: seeds, and variants that differ
         in ``numbers`` only.
       numbers: dotted paths of these.
+      in_turn: whether seeds of a variant run one after the other in one process, because
+        what the first of them compiles serves the others.
       base: settings of a task and phase, as plain values; those without default are missing.
       inputs: files that a config reads and that must be there.
       check: raises ValueError for what the types alone do not tell.
@@ -32,6 +34,7 @@ class Program:
     phases: tuple[str, ...]
     together: bool
     numbers: tuple[str, ...]
+    in_turn: bool
     base: Callable[[str, Any], dict]
     inputs: Callable[[Any], list[Path]]
     check: Callable[[Any], object]
@@ -61,6 +64,7 @@ def _train() -> Program:
         phases=PHASES,
         together=False,
         numbers=(),
+        in_turn=False,
         base=lambda task, phase: as_record(default_train(task, phase, NOWHERE)),
         inputs=lambda config: [config.init / LEARNER] if config.init else [],
         check=check,
@@ -83,6 +87,7 @@ def _train_estimator() -> Program:
         phases=(),
         together=True,
         numbers=NUMBERS,
+        in_turn=False,
         base=base,
         inputs=lambda c: [*([c.policy / "policy.json"] if c.policy else []), *c.logged],
         check=lambda config: contract_of(config.task, config),
@@ -111,6 +116,7 @@ def _evaluate() -> Program:
         phases=(),
         together=False,
         numbers=(),
+        in_turn=True,
         base=lambda task, phase: as_record(EvaluateConfig(NOWHERE, task)),
         inputs=inputs_of,
         check=check,

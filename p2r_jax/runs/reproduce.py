@@ -49,7 +49,7 @@ REPORTS: dict[Kind, tuple[str, ...]] = {
     "train-estimator": (CALIBRATION_FILE,),
     "evaluate": (RESULTS_FILE,),
 }
-PLACE = ("versions", "device", "cpu", "cores")
+PLACE = ("versions", "device", "device_count", "cpu", "cores")
 
 
 @dataclass(frozen=True)
@@ -86,7 +86,7 @@ def reproduce(config: ReproduceConfig) -> bool:
     """Run it again and compare; whether everything is bitwise the same.
 
     Raises:
-      FileNotFoundError: if there is no run, or an input of it is gone.
+      FileNotFoundError: if there is no run, or an input or a result of it is gone.
       ValueError: if the run is not finished, or its settings no longer fit this version.
       FileExistsError: if ``out`` is not empty.
     """
@@ -119,6 +119,12 @@ def settings_of(run: Run) -> Any:
     record = read_json(run.folder / CONFIG_FILE, "it was written by an older version")
     if not run.finished:
         raise ValueError(f"{run.folder} is not finished; finish it with --resume first")
+    for name in (*PARAMETERS[run.kind], *REPORTS[run.kind]):
+        if not (run.folder / name).is_file():
+            raise FileNotFoundError(
+                f"{run.folder} holds no {name}, so there would be nothing to compare it with; "
+                "copy the whole run folder from where the run was made"
+            )
     whole = program(run.kind)
     config = read_config(whole.config, record, str(run.folder / CONFIG_FILE), strict=False)
     for path in whole.inputs(config):
@@ -158,7 +164,8 @@ def _fresh(config: Any, out: Path) -> Any:
 def surroundings_of(before: Path, now: Path) -> list[Difference]:
     """What differs around two runs: versions, device, code, inputs, and how they went."""
     old, new = (split_record(read_json(f / CONFIG_FILE, ""))[1] for f in (before, now))
-    found = [first_difference(old.get(name), new.get(name), name) for name in (*PLACE, "git")]
+    known = [name for name in (*PLACE, "git") if name in old]  # an older run says less
+    found = [first_difference(old[name], new.get(name), name) for name in known]
     patches = [digest(folder / PATCH_FILE) for folder in (before, now)]
     if patches[0] != patches[1]:
         found.append(("uncommitted changes (git.patch)", patches[0], patches[1]))

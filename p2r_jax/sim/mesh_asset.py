@@ -29,7 +29,7 @@ from p2r_jax.sim.mesh_solid import MeshError, Unit, load_mesh, weigh
 Axis = Literal["x", "y", "z", "-x", "-y", "-z"]
 VISUAL_FILE = "visual.stl"
 VISUAL_FACES = 20_000
-CONTACT_BAND_M = 1e-3  # what is this close to the table rests on it
+CONTACT_BANDS_M = 1e-3, 2e-3, 3e-3  # what is this close to the table rests on it
 MAX_CONTACT_PARTS = 64  # they only place support points, no step pays for them
 CONTACT_MARGIN_M = 1e-3  # the centre of mass lies this deep inside, or contact is not trusted
 
@@ -260,26 +260,32 @@ def _with_mass_properties(asset: Asset, solid, T, options: MeshOptions) -> tuple
 
 def _contact(placed: trimesh.Trimesh, outline: shapely.Polygon, com_xy, closed: bool):
     """Convex parts of what rests on the table, or None for all of the footprint; and why."""
-    bottom = placed.bounds[0, 2]
-    faces = _below(placed, bottom + CONTACT_BAND_M).triangles[:, :, :2]
-    region = shadow(faces, both_sides=not closed).buffer(CONTACT_BAND_M / 2)
-    corners = np.array(shapely.get_coordinates(region))
-    depth = float(depth_inside(corners, com_xy)) if len(corners) else -np.inf
-    if depth < CONTACT_MARGIN_M:
-        return None, (
-            "rests on all of its footprint (assumed: what is within 1 mm of the table does not "
-            "enclose the centre of mass)"
-        )
-    region = region.buffer(2 * CONTACT_BAND_M).buffer(-2 * CONTACT_BAND_M)
+    for band in CONTACT_BANDS_M:
+        region, pieces = _resting(placed, outline, band, closed)
+        corners = shapely.get_coordinates(region)
+        depth = float(depth_inside(corners, com_xy)) if len(corners) else -np.inf
+        if depth >= CONTACT_MARGIN_M:
+            parts = decompose(region, region, CONTACT_BANDS_M[0], max_parts=MAX_CONTACT_PARTS).parts
+            share = 100 * region.area / outline.area
+            return parts, (
+                f"rests on what is within {1e3 * band:.0f} mm of the table: {pieces} patches, "
+                f"{share:.0f} % of the shadow"
+            )
+    return None, (
+        "rests on all of its footprint (assumed: what is within "
+        f"{1e3 * CONTACT_BANDS_M[-1]:.0f} mm of the table does not enclose the centre of mass)"
+    )
+
+
+def _resting(placed: trimesh.Trimesh, outline: shapely.Polygon, band: float, closed: bool):
+    """Shadow of what is within ``band`` (m) of the table, without specks; its patches."""
+    faces = _below(placed, placed.bounds[0, 2] + band).triangles[:, :, :2]
+    grain = CONTACT_BANDS_M[0]
+    region = shadow(faces, both_sides=not closed).buffer(grain / 2)
+    region = region.buffer(2 * grain).buffer(-2 * grain)
     region = shapely.intersection(region, outline)
     pieces = [p for p in shapely.get_parts(region) if p.area > 0.01 * region.area]
-    region = shapely.union_all(pieces)
-    parts = decompose(region, region, CONTACT_BAND_M, max_parts=MAX_CONTACT_PARTS).parts
-    share = 100 * region.area / outline.area
-    return parts, (
-        f"rests on what is within 1 mm of the table: {len(pieces)} patches, {share:.0f} % of the "
-        "shadow"
-    )
+    return shapely.union_all(pieces), len(pieces)
 
 
 def _report(outline, closed, cut, options: MeshOptions, solid_share) -> OutlineReport:

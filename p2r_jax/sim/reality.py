@@ -114,12 +114,12 @@ class Reality:
           config: the world.
           task: object, layout and action scale.
           trials: what differs between them.
-          threads: CPU threads; default all.
+          threads: CPU threads; default as many as this process may use.
         """
         self.config, self.task, self.trials = config, task, trials
         self.models = build_models(config, task, trials)
         self.theta = np.stack([m.body("object").ipos[: len(task.theta)] for m in self.models])
-        threads = max(1, min(threads or os.cpu_count() or 1, trials.count))
+        threads = max(1, min(threads or len(os.sched_getaffinity(0)), trials.count))
         self._data = [mujoco.MjData(self.models[0]) for _ in range(threads)]
         self._pool = rollout.Rollout(nthread=threads)
         self._command = np.tile(np.array(task.layout.ee_start_xy, float), (trials.count, 1))

@@ -4,7 +4,6 @@ A claim names host and process. On the same host it holds as long as that proces
 another, as long as its file is touched. Jobs that failed or ended leave a file too.
 """
 
-import _thread
 import contextlib
 import fcntl
 import json
@@ -12,7 +11,7 @@ import os
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -116,17 +115,14 @@ class Claims:
             path.unlink()
 
     @contextlib.contextmanager
-    def beating(self, job: str, alive: Callable[[], bool]) -> Iterator[None]:
-        """Touch the claim while the job runs; once not ``alive``, interrupt the main thread."""
+    def beating(self, job: str) -> Iterator[None]:
+        """Touch the claim while the job runs."""
         stop = threading.Event()
 
         def beat():
             while not stop.wait(BEAT_S):
                 with contextlib.suppress(OSError):
                     os.utime(self._path(job, CLAIM))
-                if not alive():
-                    _thread.interrupt_main()
-                    return
 
         thread = threading.Thread(target=beat, daemon=True)
         thread.start()

@@ -9,7 +9,7 @@ import tyro
 
 from p2r_jax.sweep.launch import sweep
 from p2r_jax.sweep.plan import check_variants, jobs
-from p2r_jax.sweep.spec import read_sweep
+from p2r_jax.sweep.spec import Cluster, read_sweep
 from p2r_jax.sweep.status import Status, print_status, sweep_status
 from p2r_jax.sweep.worker import load_sweep
 
@@ -21,10 +21,12 @@ class SweepConfig:
     Attributes:
       file: YAML, see ``sweep.spec``.
       plan: check it and list its jobs, but start nothing.
+      cluster: where, in place of the file's ``launcher.cluster``.
     """
 
     file: Annotated[Path, tyro.conf.Positional]
     plan: bool = False
+    cluster: Cluster | None = None
 
 
 @dataclass(frozen=True)
@@ -43,7 +45,7 @@ class StatusConfig:
 def sweep_command(config: SweepConfig) -> bool:
     """Run what is missing, or list it; whether nothing is wrong."""
     if not config.plan:
-        return sweep(config.file)
+        return sweep(config.file, config.cluster)
     planned = read_sweep(config.file)
     check_variants(planned)
     for job in jobs(planned):

@@ -5,15 +5,24 @@ import os
 import sys
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
 
 from p2r_jax.sweep.claims import Claims, this_process
+from p2r_jax.sweep.gpus import check_machine, environment_of, most_workers
+from p2r_jax.sweep.interrupts import (
+    LOOK_S,
+    PATIENCE_S,
+    StopRequest,
+    deaf_children,
+    sigterm_interrupts,
+)
 from p2r_jax.sweep.plan import check_variants, jobs, variants
 from p2r_jax.sweep.search import import_optuna, mend_journal
-from p2r_jax.sweep.spec import Launcher, Sweep, read_sweep
+from p2r_jax.sweep.spec import Cluster, Launcher, Sweep, read_sweep
 from p2r_jax.sweep.status import print_status, state_of, sweep_status
 from p2r_jax.sweep.worker import (
     SWEEP_FILE,
@@ -26,14 +35,20 @@ from p2r_jax.sweep.worker import (
 )
 
 POLL_S = 1.0
+GRACE_S = 10.0  # for a worker to see that its time is over, and for submitit to see that it is
 FIXED = ("command", "task", "phase", "base")  # of a sweep that is started again
 FIXED_SEARCH = ("space", "seed", "metric", "direction")
 
 
-def sweep(path: Path) -> bool:
+def sweep(path: Path, cluster: Cluster | None = None) -> bool:
     """Run what is missing of a sweep file; whether all of it is there at the end, or queued.
 
-    A cluster's workers are queued and left alone. Local ones end with this process.
+    A cluster's workers are queued and left alone. Local ones end with this process; Ctrl-C and
+    SIGTERM give them time to save what they have.
+
+    Args:
+      path: the sweep file.
+      cluster: in place of the file's ``launcher.cluster``.
 
     Raises:
       ImportError: naming the extra.
@@ -43,29 +58,41 @@ def sweep(path: Path) -> bool:
     submitit = import_submitit()
     if asked.optuna:
         import_optuna()
+    if cluster:
+        asked = replace(asked, launcher=launcher_for(cluster, asked.launcher))
     try:
         check_variants(asked)
-        check_cores(asked.launcher)
+        check_machine(asked.launcher)
     except (ValueError, KeyError) as error:
         raise ValueError(f"{path}: {error.args[0]}") from error
     check_same_sweep(asked)
-    claims = Claims(asked.out / "jobs")
-    if asked.launcher.cluster != "slurm":
+    claims, launcher = Claims(asked.out / "jobs"), asked.launcher
+    if launcher.slurm and launcher.cluster != "slurm":
+        print(f"launcher.slurm is not used: launcher.cluster is {launcher.cluster}")
+    if launcher.cluster != "slurm":
         wait_for_others(claims)
     if not claims.held():
         mend_journal(asked.out)
     save_sweep(asked)
     claims.forget_failures()
-    workers = make_workers(asked)
-    started = [_executor(submitit, asked, i).submit(w) for i, w in enumerate(workers)]
-    if asked.launcher.cluster == "slurm":
-        queued = ", ".join(job.job_id for job in started)
+    if launcher.cluster == "slurm":
+        queued = ", ".join(_start(submitit, asked, w).job_id for w in make_workers(asked))
         print(f"queued: {queued or 'nothing'}; look with `p2r sweep status {asked.out}`")
         return True
-    watch(asked, started)
+    run_here(submitit, asked)
     status = sweep_status(asked)
     print_status(status)
     return status.counts["done"] == status.jobs
+
+
+def launcher_for(cluster: Cluster, launcher: Launcher) -> Launcher:
+    """The file's launcher on another cluster; locally with as many workers as there is room for."""
+    launcher = replace(launcher, cluster=cluster)
+    room = most_workers(launcher) if cluster == "local" else launcher.workers
+    if not 1 <= room < launcher.workers:
+        return launcher
+    print(f"launcher.workers is {launcher.workers}; this machine has room for {room}")
+    return replace(launcher, workers=room)
 
 
 def wait_for_others(claims: Claims) -> None:
@@ -86,21 +113,10 @@ def make_workers(sweep: Sweep) -> list[Worker]:
         return [Worker(out)] * min(count, 1)
     cores = sorted(os.sched_getaffinity(0))
     shares = [tuple(cores[i::count]) if count > 1 else None for i in range(count)]
-    return [Worker(out, share, this_process()) for share in shares]
-
-
-def check_cores(launcher: Launcher) -> None:
-    """Refuse more local workers than there are cores.
-
-    Raises:
-      ValueError: naming both.
-    """
-    cores = len(os.sched_getaffinity(0))
-    if launcher.cluster == "local" and launcher.workers > cores:
-        raise ValueError(
-            f"launcher.workers is {launcher.workers}, and this machine has {cores} cores; "
-            f"at most {cores} local workers"
-        )
+    return [
+        Worker(out, share, this_process(), environment_of(launcher, i, count))
+        for i, share in enumerate(shares)
+    ]
 
 
 def check_same_sweep(sweep: Sweep) -> None:
@@ -147,56 +163,76 @@ def import_submitit():
     return submitit
 
 
-def _executor(submitit, sweep: Sweep, index: int):
-    """Submitit's executor for worker ``index``."""
+def _start(submitit, sweep: Sweep, worker: Worker):
+    """Hand a worker to submitit; its job."""
     launcher = sweep.launcher
     executor = submitit.AutoExecutor(str(sweep.out / "logs"), cluster=launcher.cluster)
     more = {f"slurm_{key}": value for key, value in launcher.slurm.items()}
-    if launcher.gpus:
+    if launcher.gpus and launcher.cluster == "slurm":
         more["gpus_per_node"] = launcher.gpus
-    if launcher.gpus and launcher.cluster == "local":
-        first = index * launcher.gpus
-        more["local_visible_gpus"] = list(range(first, first + launcher.gpus))
     name = f"p2r-{sweep.out.name}"
     executor.update_parameters(name=name, timeout_min=launcher.timeout_min, **more)
-    return executor
+    return executor.submit(worker)
 
 
-def watch(sweep: Sweep, started: Sequence) -> None:
-    """Wait for local workers, with a bar of jobs; Ctrl-C and errors stop them.
+def run_here(submitit, sweep: Sweep) -> None:
+    """Start workers on this machine and wait for them.
 
     Raises:
-      KeyboardInterrupt: when the workers have stopped.
+      KeyboardInterrupt: for Ctrl-C and SIGTERM, when the workers have ended.
     """
-    claims, left = Claims(sweep.out / "jobs"), jobs(sweep)
-    try:
-        with tqdm(total=len(left), unit="job", desc=sweep.out.name) as bar:
-            shown = None
-            while True:
-                over = all([job.done() for job in started])
-                states = [state_of(sweep, job, claims) for job in left]
-                left = [job for job, s in zip(left, states, strict=True) if s != "done"]
-                counts = {name: states.count(name) for name in ("running", "failed")}
-                if (len(left), counts) != shown:
-                    shown = len(left), counts
-                    bar.n = bar.total - len(left)
-                    bar.set_postfix(counts)
-                if over:
-                    break
-                time.sleep(POLL_S)
-    except KeyboardInterrupt:
-        stop(started)
-        print(f"\nstopped; start it again to go on ({sweep.out})", file=sys.stderr)
-        raise
+    started: list = []
+    with sigterm_interrupts():
+        try:
+            for worker in make_workers(sweep):
+                with deaf_children():
+                    started.append(_start(submitit, sweep, worker))
+            watch(sweep, started)
+        except KeyboardInterrupt:
+            if sweep.launcher.cluster == "local":
+                stop(sweep, started)
+            print(f"\nstopped; start it again to go on ({sweep.out})", file=sys.stderr)
+            raise
     for job in started:
         if error := job.exception():
             print(f"a worker ended early: {str(error).splitlines()[-1]}", file=sys.stderr)
 
 
-def stop(started: Sequence, patience_s: float = 30.0) -> None:
-    """Interrupt workers, which save what they have, and wait until they are gone."""
-    for job in started:
-        job.cancel()
-    end = time.monotonic() + patience_s
+def watch(sweep: Sweep, started: Sequence) -> None:
+    """Wait for workers, with a bar of jobs."""
+    claims, left = Claims(sweep.out / "jobs"), jobs(sweep)
+    with tqdm(total=len(left), unit="job", desc=sweep.out.name) as bar:
+        shown = None
+        while True:
+            over = all([job.done() for job in started])
+            states = [state_of(sweep, job, claims) for job in left]
+            left = [job for job, s in zip(left, states, strict=True) if s != "done"]
+            counts = {name: states.count(name) for name in ("running", "failed")}
+            if (len(left), counts) != shown:
+                shown = len(left), counts
+                bar.n = bar.total - len(left)
+                bar.set_postfix(counts)
+            if over:
+                break
+            time.sleep(POLL_S)
+
+
+def stop(sweep: Sweep, started: Sequence, patience_s: float = PATIENCE_S) -> None:
+    """Ask workers to save what they have and end, and wait; a second Ctrl-C ends them at once."""
+    request = StopRequest(sweep.out / "jobs", this_process())
+    try:
+        print("\nwaiting for the workers to save what they have; Ctrl-C again ends them at once",
+              file=sys.stderr)  # fmt: skip
+        request.ask(patience_s)
+        _wait(started, patience_s + GRACE_S)
+    except KeyboardInterrupt:
+        request.ask(0.0)
+        _wait(started, GRACE_S)
+    finally:
+        request.withdraw()
+
+
+def _wait(started: Sequence, seconds: float) -> None:
+    end = time.monotonic() + seconds
     while time.monotonic() < end and not all([job.done() for job in started]):
-        time.sleep(0.2)
+        time.sleep(LOOK_S)

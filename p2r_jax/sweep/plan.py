@@ -3,6 +3,7 @@
 import hashlib
 import itertools
 import json
+import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -32,7 +33,12 @@ class Variant:
 
 @dataclass(frozen=True)
 class Job:
-    """What one worker does at a time: these seeds of these variants."""
+    """What one worker does at a time: these seeds of these variants.
+
+    Attributes:
+      variants, seeds: every combination is a run.
+      whole: whether these are all seeds.
+    """
 
     variants: tuple[Variant, ...]
     seeds: tuple[int, ...]
@@ -40,7 +46,7 @@ class Job:
 
     @property
     def name(self) -> str:
-        """File name of its claim; ``whole`` jobs have all seeds of their variants."""
+        """File name of its claim."""
         first, others = self.variants[0].name, len(self.variants) - 1
         name = f"{first}+{others}" if others else first
         return name if self.whole else f"{name}.seed-{self.seeds[0]}"
@@ -86,14 +92,16 @@ def jobs(sweep: Sweep) -> list[Job]:
 
     Runs that can share a program are one job, up to ``lanes`` of them but never part of a
     variant. The trials of Optuna are whole as well: their value is known when all seeds are
-    done.
+    done. Seeds that run in turn are one job, or as many as keep every worker busy.
     """
     program = sweep.program
     if sweep.optuna is not None:
         return [Job((variant,), sweep.seeds, True) for variant in variants(sweep)]
     if not program.together:
-        pairs = itertools.product(variants(sweep), sweep.seeds)
-        return [Job((variant,), (seed,), False) for variant, seed in pairs]
+        size = _seeds_in_turn(sweep) if program.in_turn else 1
+        shares = [sweep.seeds[i : i + size] for i in range(0, len(sweep.seeds), size)]
+        pairs = itertools.product(variants(sweep), shares)
+        return [Job((variant,), own, len(own) == len(sweep.seeds) > 1) for variant, own in pairs]
     alike: dict[str, list[Variant]] = {}
     for variant in variants(sweep):
         rest = {k: v for k, v in (variant.changes or {}).items() if k not in program.numbers}
@@ -101,6 +109,13 @@ def jobs(sweep: Sweep) -> list[Job]:
     size = max(sweep.lanes // len(sweep.seeds), 1)
     parts = (group[i : i + size] for group in alike.values() for i in range(0, len(group), size))
     return [Job(tuple(part), sweep.seeds, True) for part in parts]
+
+
+def _seeds_in_turn(sweep: Sweep) -> int:
+    """Seeds of a variant that one job takes, so that there is a job for every worker."""
+    workers = 1 if sweep.launcher.cluster == "debug" else sweep.launcher.workers
+    per_variant = math.ceil(workers / max(len(variants(sweep)), 1))
+    return math.ceil(len(sweep.seeds) / per_variant)
 
 
 def run_folder(sweep: Sweep, variant: Variant, seed: int) -> Path:

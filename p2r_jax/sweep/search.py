@@ -3,14 +3,15 @@
 import json
 import math
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from p2r_jax.runs.config_tree import type_at
-from p2r_jax.runs.folder import higher_is_better
-from p2r_jax.sweep.spec import Search
+from p2r_jax.runs.folder import best_at_zero, higher_is_better
+from p2r_jax.sweep.spec import Direction, Search
 
 JOURNAL = "optuna.journal"
 STUDY = "sweep"
@@ -78,7 +79,7 @@ class Study:
         self._study = optuna.create_study(
             study_name=STUDY,
             storage=optuna.storages.JournalStorage(backend),
-            direction=direction_of(search, metric),
+            direction="maximize" if maximizes(search, metric) else "minimize",
             load_if_exists=True,
         )
 
@@ -89,9 +90,10 @@ class Study:
         asked = self._study.ask()
         return asked.number, {p: self._suggest(asked, p, s) for p, s in self._search.space.items()}
 
-    def tell(self, number: int, value: float) -> None:
-        """State the value of a trial; once told, a second time changes nothing."""
-        self._study.tell(number, value, skip_if_finished=True)
+    def tell(self, number: int, value: float | None) -> None:
+        """State the objective of a trial, None for one that failed; the first time counts."""
+        state = self._optuna.trial.TrialState.FAIL if value is None else None
+        self._study.tell(number, value, state=state, skip_if_finished=True)
 
     def _suggest(self, asked, path: str, space: Any) -> Any:
         if isinstance(space, list):
@@ -102,9 +104,24 @@ class Study:
         return asked.suggest_float(path, low, high, step=step, log=bool(log))
 
 
-def direction_of(search: Search, metric: str) -> str:
-    """Whether a search maximizes or minimizes its metric."""
-    return search.direction or ("maximize" if higher_is_better(metric) else "minimize")
+def direction_of(search: Search, metric: str) -> Direction:
+    """Where a metric is best: as the search says, else by its name."""
+    if search.direction or best_at_zero(metric):
+        return search.direction or "zero"
+    return "maximize" if higher_is_better(metric) else "minimize"
+
+
+def maximizes(search: Search, metric: str) -> bool:
+    """Whether the larger objective is the better."""
+    return direction_of(search, metric) == "maximize"
+
+
+def objective(search: Search, metric: str, values: Sequence[float]) -> float | None:
+    """What a search improves, of the values of a trial's seeds; None if it is not finite."""
+    if direction_of(search, metric) == "zero":
+        values = [abs(value) for value in values]
+    mean = sum(values) / len(values)
+    return mean if math.isfinite(mean) else None
 
 
 def import_optuna():

@@ -17,10 +17,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 from p2r_jax.runs.config_tree import check_value, read_config, type_at
-from p2r_jax.runs.folder import SEED_PATH, Kind
+from p2r_jax.runs.folder import BEST_WITHIN, SEED_PATH, Kind
 from p2r_jax.runs.programs import Program, program
 
 Cluster = Literal["local", "debug", "slurm"]
+Direction = Literal["maximize", "minimize", "zero"]
 WAYS = ("grid", "list", "random", "optuna")
 RANGE_KEYS = ("low", "high", "log", "step")
 RESERVED = ("out", "resume", "overwrite")
@@ -33,9 +34,10 @@ class Launcher:
     Attributes:
       cluster: ``local`` processes, ``debug`` (in this process, one worker) or ``slurm``.
       workers: at once; locally they share the cores evenly.
-      gpus: per worker.
+      gpus: per worker; locally 0 leaves ``CUDA_VISIBLE_DEVICES`` as it is.
       timeout_min: of a worker; what it leaves is taken up by the next start.
-      slurm: further parameters of the batch script by submitit's names, e.g. ``partition``.
+      slurm: further parameters of the batch script by submitit's names, e.g. ``partition``;
+        on another cluster they are not used.
     """
 
     cluster: Cluster = "local"
@@ -47,8 +49,8 @@ class Launcher:
     def __post_init__(self):
         if self.workers < 1:
             raise ValueError(f"launcher.workers is {self.workers}; at least one is needed")
-        if self.slurm and self.cluster != "slurm":
-            raise ValueError(f"launcher.slurm is given, but launcher.cluster is {self.cluster!r}")
+        if self.gpus < 0:
+            raise ValueError(f"launcher.gpus is {self.gpus}; give 0 or more")
 
 
 @dataclass(frozen=True)
@@ -60,15 +62,17 @@ class Search:
       trials: number of variants.
       seed: of the search.
       metric: what Optuna improves, as in ``p2r runs`` and ``p2r compare``; by default the
-        key metric of the kind of run. The mean over the seeds counts.
-      direction: by default told from the metric's name.
+        key metric of the kind of run. The mean over the seeds counts; a trial in which it is
+        not finite has failed, and the search goes on.
+      direction: by default told from the metric's name. ``zero`` minimizes the mean over the
+        seeds of the absolute value, and is the default of a bias.
     """
 
     space: dict[str, Any]
     trials: int
     seed: int = 0
     metric: str | None = None
-    direction: Literal["maximize", "minimize"] | None = None
+    direction: Direction | None = None
 
     def __post_init__(self):
         if self.trials < 1:
@@ -164,6 +168,8 @@ def check_sweep(sweep: Sweep) -> None:
         for path, space in sweep.search.space.items():
             _check_free(sweep.command, "space", path)
             _check_space(kind, f"space.{path}", path, space)
+    if sweep.optuna:
+        _check_direction(sweep.optuna)
     phases = sweep.program.phases
     if phases and sweep.phase not in phases:
         raise ValueError(f"phase is {sweep.phase!r}, not one of {', '.join(phases)}")
@@ -218,6 +224,15 @@ def _check_space(kind: type, where: str, path: str, space: Any) -> None:
         raise ValueError(f"{where} goes from {low} to {high}; low < high, and 0 < low with log")
     if "step" in space and (space.get("log") or not space["step"] > 0):
         raise ValueError(f"{where}: step is {space['step']}; give a positive one, without log")
+
+
+def _check_direction(search: Search) -> None:
+    metric = search.metric or ""
+    if search.direction is None and any(word in metric for word in BEST_WITHIN):
+        raise ValueError(
+            f"optuna.metric is {metric!r}, which is best neither high nor low; give "
+            "optuna.direction, or search another metric (nll rewards a sigma that is right)"
+        )
 
 
 def _yaml():

@@ -1,7 +1,6 @@
 """``p2r sweep status``: how far a sweep is, how fast it goes, and what went wrong."""
 
 import json
-import math
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +9,7 @@ from typing import Literal
 from p2r_jax.runs.folder import UNITS, Run, read_run
 from p2r_jax.sweep.claims import Claims
 from p2r_jax.sweep.plan import Job, Variant, jobs, run_folder, variants
-from p2r_jax.sweep.search import direction_of
+from p2r_jax.sweep.search import direction_of, maximizes
 from p2r_jax.sweep.spec import Sweep
 from p2r_jax.sweep.worker import is_done, read_trial
 
@@ -94,12 +93,14 @@ def best_trial(sweep: Sweep) -> str | None:
     if sweep.optuna is None:
         return None
     found = [(v.name, read_trial(sweep, v)) for v in variants(sweep)]
-    done = [(n, trial) for n, trial in found if math.isfinite(trial.get("value", math.nan))]
+    done = [(n, trial) for n, trial in found if trial.get("value") is not None]
     if not done:
         return None
-    maximize = direction_of(sweep.optuna, done[0][1]["metric"]) == "maximize"
-    name, trial = sorted(done, key=lambda each: each[1]["value"], reverse=maximize)[0]
-    return f"{name}: {trial['metric']} {trial['value']:.4g} with {json.dumps(trial['changes'])}"
+    metric = done[0][1]["metric"]
+    best = max if maximizes(sweep.optuna, metric) else min
+    name, trial = best(done, key=lambda each: each[1]["value"])
+    what = f"|{metric}|" if direction_of(sweep.optuna, metric) == "zero" else metric
+    return f"{name}: {what} {trial['value']:.4g} with {json.dumps(trial['changes'])}"
 
 
 def print_status(status: Status) -> None:

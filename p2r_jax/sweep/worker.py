@@ -8,7 +8,8 @@ import json
 import os
 import time
 import traceback
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from p2r_jax.files import as_record, read_record, write_json
 from p2r_jax.runs.config_tree import read_config
 from p2r_jax.runs.folder import KEY_METRIC, read_run, unknown_metric
 from p2r_jax.sweep.claims import Claims, Process
+from p2r_jax.sweep.interrupts import StopRequest, heeding
 from p2r_jax.sweep.plan import (
     Job,
     Variant,
@@ -26,7 +28,7 @@ from p2r_jax.sweep.plan import (
     run_folder,
     variant_folder,
 )
-from p2r_jax.sweep.search import Study
+from p2r_jax.sweep.search import Study, objective
 from p2r_jax.sweep.spec import Sweep
 
 SWEEP_FILE, VARIANT_FILE, TRIAL_FILE = "sweep.json", "variant.json", "trial.json"
@@ -40,12 +42,14 @@ class Worker:
     Attributes:
       out: folder of the sweep.
       cores: of this machine, that it may use; None for all.
-      launcher: process that it must not outlive; None on a cluster.
+      launcher: process that it must not outlive and that may ask it to end; None on a cluster.
+      environment: variables to set, or to unset (None), before jax looks for devices.
     """
 
     out: str
     cores: tuple[int, ...] | None = None
     launcher: Process | None = None
+    environment: Mapping[str, str | None] = field(default_factory=dict)
 
     def __call__(self) -> int:
         """Work; returns the number of jobs done."""
@@ -53,10 +57,16 @@ class Worker:
 
         if self.cores:
             os.sched_setaffinity(0, self.cores)
+        for name, value in self.environment.items():
+            os.environ.pop(name, None)
+            if value is not None:
+                os.environ[name] = value
         use_compilation_cache()
         sweep = load_sweep(Path(self.out))
         claims = Claims(sweep.out / "jobs")
-        return sum(self._do(sweep, job, claims) for job in jobs(sweep))
+        request = StopRequest(claims.folder, self.launcher) if self.launcher else None
+        with heeding(request):
+            return sum(self._do(sweep, job, claims) for job in jobs(sweep))
 
     def checkpoint(self):
         """What submitit queues when a cluster takes the machine away: the same again."""
@@ -72,7 +82,7 @@ class Worker:
         try:
             if is_done(sweep, job):  # by the worker that held it a moment ago
                 return False
-            with claims.beating(job.name, self._launcher_lives):
+            with claims.beating(job.name):
                 run_job(sweep, job)
             claims.ended(job.name, time.perf_counter() - started)
         except Exception as error:  # one job must not cost the others
@@ -83,9 +93,6 @@ class Worker:
         finally:
             claims.release(job.name)
         return True
-
-    def _launcher_lives(self) -> bool:
-        return self.launcher is None or self.launcher.alive
 
 
 def save_sweep(sweep: Sweep) -> None:
@@ -154,7 +161,7 @@ def check_variant(sweep: Sweep, variant: Variant, changes: dict[str, Any]) -> No
 
 
 def read_trial(sweep: Sweep, variant: Variant) -> dict:
-    """Number, changes and, once told, metric and value of a trial; empty before it began."""
+    """Number, changes and, once told, metric and objective of a trial; empty before it began."""
     path = variant_folder(sweep, variant) / TRIAL_FILE
     return json.loads(path.read_text()) if path.is_file() else {}
 
@@ -183,14 +190,16 @@ def _asked(sweep: Sweep, variant: Variant) -> dict[str, Any]:
 
 
 def _tell(sweep: Sweep, job: Job) -> None:
-    """State the mean of the metric over the seeds.
+    """State the objective over the seeds; null in ``trial.json`` if the trial has failed.
 
     Raises:
       ValueError: if a run has no such metric.
     """
     metric, (variant,) = _metric_name(sweep), job.variants
     values = [_metric(run_folder(sweep, variant, seed), metric) for seed in job.seeds]
-    value, trial = sum(values) / len(values), read_trial(sweep, variant)
+    value, trial = objective(sweep.optuna, metric, values), read_trial(sweep, variant)
+    if value is None:
+        print(f"{variant.name} has failed: {metric} of its seeds is {values}", flush=True)
     _study(sweep).tell(trial["number"], value)
     folder = variant_folder(sweep, variant)
     write_json(folder / TRIAL_FILE, trial | {"metric": metric, "value": value})

@@ -1,8 +1,9 @@
 """The level of a field at which its surface casts silhouettes of the right size.
 
 Silhouettes tell the size of an object without bias. Fields do not: the maximum over many views
-carves with every view's error (masks' stairs, poses), so a hull is a little too small; depth
-rendered from a splat lies a little inside. Both are offsets that silhouettes reveal.
+carves with every view's error (masks' stairs, poses, parts that a mask misses), so a hull is
+too small, here more and there less; depth rendered from a splat lies a little inside. Both
+are offsets that silhouettes reveal.
 """
 
 from collections.abc import Callable, Sequence
@@ -22,32 +23,69 @@ if TYPE_CHECKING:
 
 VIEWS, STEPS = 12, 6  # looked at
 RIM_PX = 0.75  # from a mask's edge: the pixels beside it
-RAYS_PER_VIEW = 100
+RAYS_PER_VIEW = 300
 PRECISION = 5e-4  # of the area
-SHRINKAGE_VOXELS = 1.5  # most that a hull is grown
+ROUNDS = 2  # of growing
+CLOSE, LEAST_VOTES = 3.0, 3  # voxels from a node to a grazing point; views that have one
+MOST_VOXELS = 4.0  # that a hull is off in a round; rays further off graze nothing
 
 
-def unshrunk(hull: Hull, table: bool) -> tuple[Hull, float]:
-    """The hull whose silhouettes end where its masks do, and by how much it grew (m).
+def unshrunk(hull: Hull, table: bool, everywhere: bool = True) -> tuple[Hull, float]:
+    """The hull whose silhouettes end where most masks do, place by place, and its growth (m).
 
     A ray through the edge of a mask grazes the object: the least field along it is the level
-    at which that ray is right. The median over rays of all views is taken; masks that
-    contradict each other in places do not move it.
+    at which that ray is right, at the point where it is taken. Every node's field is lowered
+    by the median over the views of the levels next to it, so a part that few masks miss comes
+    back where the others see it end.
 
     Args:
       hull: carved.
       table: keep it above z = 0.
+      everywhere: faces that no ray grazes grow by the median of all; right for a hull, wrong
+        for hollows that were carved by something else than silhouettes.
+
+    Returns:
+      the hull, and the median over its surface of how far it grew, m.
     """
-    least = np.concatenate([least_along_rims(hull, s) for s in hull.silhouettes])
-    level = float(np.clip(np.median(least), 0.0, SHRINKAGE_VOXELS * hull.grid.voxel))
-    field = hull.field - level
-    if table:
-        field = np.maximum(field, -hull.grid.axes[2])
-    return replace(hull, field=field.astype(np.float32)), level
+    grown = hull
+    for _ in range(ROUNDS):
+        field = grown.field - _levels_nearby(grown, everywhere)
+        if table:
+            field = np.maximum(field, -hull.grid.axes[2])
+        grown = replace(grown, field=field.astype(np.float32))
+    surface = np.abs(grown.field) < hull.grid.voxel
+    return grown, float(np.median((hull.field - grown.field)[surface]))
 
 
-def least_along_rims(hull: Hull, s: Silhouette) -> Float[np.ndarray, " n"]:
-    """Least field of the hull along rays through points of a mask's edge, m."""
+def _levels_nearby(hull: Hull, everywhere: bool) -> Float[np.ndarray, "nx ny nz"]:
+    """By how much the hull is off at its nodes, m; 0 far from its surface.
+
+    One vote a view, that of its grazing point next to the node, if it has one close by.
+    """
+    from scipy.spatial import cKDTree
+
+    voxel, coarse = hull.grid.voxel, hull.grid.coarser()
+    near = np.abs(hull.field[::2, ::2, ::2]) < (MOST_VOXELS + 2) * voxel
+    nodes, votes, every = coarse.nodes(near), [], []
+    for s in hull.silhouettes:
+        points, levels = grazing_points(hull, s)
+        graze = np.abs(levels) < MOST_VOXELS * voxel
+        _, nearest = cKDTree(points[graze]).query(nodes, distance_upper_bound=CLOSE * voxel)
+        votes.append(np.append(levels[graze], np.nan)[nearest])
+        every.append(levels)
+    votes = np.array(votes)
+    told = (~np.isnan(votes)).sum(0) >= LEAST_VOTES
+    levels = np.full(len(nodes), np.median(np.concatenate(every)) if everywhere else 0.0)
+    levels[told] = np.nanmedian(votes[:, told], axis=0)
+    rough = np.zeros(coarse.shape)
+    rough[near] = levels
+    return sample(rough, coarse, hull.grid.nodes()).reshape(hull.grid.shape)
+
+
+def grazing_points(
+    hull: Hull, s: Silhouette
+) -> tuple[Float[np.ndarray, "n 3"], Float[np.ndarray, " n"]]:
+    """Where rays through a mask's edge come nearest to the hull (m), and the field there (m)."""
     v, u = np.nonzero(np.abs(s.distance_px) < RIM_PX)
     chosen = np.linspace(0, len(u) - 1, min(len(u), RAYS_PER_VIEW)).astype(int)
     v, u = v[chosen], u[chosen]
@@ -60,7 +98,9 @@ def least_along_rims(hull: Hull, s: Silhouette) -> Float[np.ndarray, " n"]:
     depths = s.view.project(corners.reshape(3, -1).T)[:, 2]
     along = np.arange(max(depths.min(), grid.voxel), depths.max(), grid.voxel / 2)
     points = s.view.position + rays[:, None] * along[:, None]
-    return sample(hull.field, grid, points.reshape(-1, 3)).reshape(points.shape[:2]).min(1)
+    field = sample(hull.field, grid, points.reshape(-1, 3)).reshape(points.shape[:2])
+    each, least = np.arange(len(points)), field.argmin(1)
+    return points[each, least], field[each, least]
 
 
 def matching_level(

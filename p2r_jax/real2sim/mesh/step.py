@@ -13,7 +13,7 @@ from jaxtyping import Float
 from p2r_jax.files import as_record, write_atomic, write_json
 from p2r_jax.real2sim.errors import CaptureError
 from p2r_jax.real2sim.mesh.clean import CleanConfig, clean_mesh, coloured, one_solid
-from p2r_jax.real2sim.mesh.hull import Hull, HullConfig, carve
+from p2r_jax.real2sim.mesh.hull import Hull, HullConfig, Silhouette, carve
 from p2r_jax.real2sim.mesh.level_set import Gaussians, LevelSetConfig, level_set_field
 from p2r_jax.real2sim.mesh.levels import unshrunk
 from p2r_jax.real2sim.mesh.render import silhouette_iou
@@ -25,6 +25,7 @@ from p2r_jax.real2sim.mesh.symmetry import (
 )
 from p2r_jax.real2sim.mesh.symmetry_picture import draw_asymmetry
 from p2r_jax.real2sim.mesh.tsdf import DepthMap, TsdfConfig, fuse
+from p2r_jax.real2sim.mesh.underside import carve_underside
 from p2r_jax.real2sim.mesh.volume import Grid, zero_surface
 from p2r_jax.real2sim.views import View, split_views
 
@@ -48,7 +49,7 @@ class MeshConfig:
         extra ``pymeshlab``).
       held_out: every so many-th view is not used and judges the mesh; 0 uses all. Give the
         splat's ``hold_out``, so that both leave out the same.
-      unshrink: grow the hull until its silhouettes are as large as the masks.
+      unshrink: grow the hull, place by place, until its silhouettes end where most masks do.
       hull, tsdf, level_set, symmetry, clean: of the parts.
     """
 
@@ -88,12 +89,13 @@ class MeshResult:
 
 @dataclass(frozen=True)
 class _Surface:
-    """A field on its grid, how well its nodes were seen, and what was measured on the way."""
+    """A field on its grid, how well its nodes were seen, what was measured, and what carved it."""
 
     field: Float[np.ndarray, "nx ny nz"]
     grid: Grid
     seen: Float[np.ndarray, "nx ny nz"] | None
     measured: dict
+    silhouettes: tuple[Silhouette, ...] = ()
 
 
 def make_mesh(
@@ -125,6 +127,7 @@ def make_mesh(
         (out / file).unlink(missing_ok=True)
     shaping, judging = split_views(views, config.held_out)
     surface = _surface(config, shaping, depths, gaussians)
+    surface = _underside(config, surface)
     mirror, mirrored, notes = _symmetry(config.symmetry, surface, out)
     if mirrored:
         surface = replace(
@@ -174,7 +177,8 @@ def _surface(config: MeshConfig, views, depths, gaussians) -> _Surface:
     if config.unshrink:
         hull, measured["hull_grown_m"] = unshrunk(hull, config.hull.table)
     if not depths:
-        return _Surface(one_solid(hull.field), hull.grid, None, measured | {"depth_maps": 0})
+        measured["depth_maps"] = 0
+        return _Surface(one_solid(hull.field), hull.grid, None, measured, hull.silhouettes)
     return _carved(config, hull, depths, {view.name for view in views}, measured)
 
 
@@ -188,7 +192,18 @@ def _carved(config: MeshConfig, hull: Hull, depths, names, measured: dict) -> _S
         "depth_bias_m": fused.bias_m,
         "carved_by_depth_m3": fused.carved_m3,
     }
-    return _Surface(one_solid(fused.field), hull.grid, fused.seen, measured)
+    return _Surface(one_solid(fused.field), hull.grid, fused.seen, measured, hull.silhouettes)
+
+
+def _underside(config: MeshConfig, surface: _Surface) -> _Surface:
+    """Carved below as above, if it is the same; a surface without silhouettes stays."""
+    wanted = config.symmetry.underside and config.symmetry.mirror != "no"
+    if not wanted or not surface.silhouettes:
+        return surface
+    hull = Hull(surface.grid, surface.field, surface.silhouettes)
+    found = carve_underside(hull, config.symmetry.threshold, config.hull.table)
+    measured = surface.measured | {"underside": found.record}
+    return replace(surface, field=one_solid(found.hull.field), measured=measured)
 
 
 def _symmetry(config: SymmetryConfig, surface: _Surface, out: Path):

@@ -23,6 +23,7 @@ YAWS, DIRECTIONS = 60, 400  # first guesses: upright planes, free planes
 REFINED = 3  # of them, the best
 STEPS = 30  # of the refinement
 EPSILON = 1e-9
+Plane = Literal["upright", "free", "level"]
 
 
 @dataclass(frozen=True)
@@ -33,11 +34,14 @@ class SymmetryConfig:
       mirror: ``auto`` mirrors what is symmetric within ``threshold``, ``yes`` also stops at
         what is not, ``no`` only measures.
       plane: ``upright`` contains the z axis' direction, ``free`` does not have to.
+      underside: what is the same above and below is carved below, where nobody filmed it, as
+        above (unless ``mirror`` is ``no``).
       threshold: largest score that counts as symmetric.
     """
 
     mirror: Literal["auto", "yes", "no"] = "auto"
     plane: Literal["upright", "free"] = "upright"
+    underside: bool = True
     threshold: float = 0.02
 
 
@@ -69,7 +73,7 @@ class MirrorPlane:
 
 
 def find_mirror_plane(
-    mesh: "trimesh.Trimesh", plane: Literal["upright", "free"] = "upright", seed: int = 0
+    mesh: "trimesh.Trimesh", plane: Plane = "upright", seed: int = 0
 ) -> MirrorPlane:
     """The plane in which a surface is most like its mirror image.
 
@@ -79,7 +83,7 @@ def find_mirror_plane(
 
     Args:
       mesh: any surface, m.
-      plane: upright planes only, or any.
+      plane: upright planes only, any, or the one that starts out level.
       seed: of the points sampled on the surface.
     """
     surface = _Surface(mesh, seed)
@@ -187,8 +191,10 @@ def _turns(normal, upright: bool) -> list[np.ndarray]:
     return [first, np.cross(normal, first)]
 
 
-def _directions(plane: str) -> Float[np.ndarray, "n 3"]:
-    """Normals all around half a circle, or spread over half a sphere (Fibonacci)."""
+def _directions(plane: Plane) -> Float[np.ndarray, "n 3"]:
+    """Normals around half a circle, over half a sphere (Fibonacci), or one straight up."""
+    if plane == "level":
+        return np.array([[0.0, 0.0, 1.0]])
     if plane == "upright":
         yaw = np.pi * np.arange(YAWS) / YAWS
         return np.stack([np.cos(yaw), np.sin(yaw), np.zeros(YAWS)], 1)

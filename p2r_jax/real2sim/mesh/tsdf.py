@@ -4,7 +4,8 @@ Fusion after Curless and Levoy (1996): every depth map tells nodes near its surf
 front of it they are, and their mean over views is the field. Two things are added because the
 depth of a splat lies a little inside the object. Its bias is measured: silhouettes tell the size
 of the object exactly, so the level of the fused depth is the right one whose silhouettes are
-as large as the hull's. And depth only carves: outside the hull there is nothing.
+as large as the hull's. And depth only carves: outside the hull there is nothing, and hollows
+shallower than the depth's own noise stay filled, for there the hull is the better surface.
 """
 
 from collections.abc import Sequence
@@ -49,12 +50,15 @@ class TsdfConfig:
       truncation_voxels: distances beyond this many voxels say only inside or outside.
       alpha: pixels less opaque have no depth.
       views: sum of weights (1 is a view from straight ahead) from which depth counts.
+      hollow_voxels: depth that lies less than this inside the hull carves nothing; from twice
+        as deep, all of it.
       unbias: measure the depth's bias by the silhouettes and take it off.
     """
 
     truncation_voxels: float = 5.0
     alpha: float = 0.6
     views: float = 1.5
+    hollow_voxels: float = 0.5
     unbias: bool = True
 
 
@@ -85,10 +89,18 @@ def fuse(hull: Hull, depths: Sequence[DepthMap], config: TsdfConfig = TsdfConfig
     """
     tsdf, seen = integrate(hull, depths, config)
     bias = depth_bias(hull, tsdf, seen, config) if config.unbias else 0.0
-    deeper = np.where(seen >= config.views, tsdf - bias, -np.inf)
-    field = np.maximum(hull.field, deeper).astype(np.float32)
+    hollow = np.where(seen >= config.views, tsdf - bias - hull.field, 0.0)
+    field = (hull.field + _told(hollow, config.hollow_voxels * hull.grid.voxel)).astype(np.float32)
     carved = float(((field > 0) & (hull.field < 0)).sum() * hull.grid.voxel**3)
     return Fusion(field, seen, bias, carved)
+
+
+def _told(hollow: Float[np.ndarray, "..."], least: float) -> Float[np.ndarray, "..."]:
+    """Depths of hollows (m): nothing below ``least``, unchanged from twice that."""
+    if least <= 0:
+        return np.maximum(hollow, 0.0)
+    share = np.clip(hollow / least - 1, 0, 1)
+    return hollow * share**2 * (3 - 2 * share)
 
 
 def integrate(
