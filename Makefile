@@ -39,8 +39,8 @@ checkpoints: $(STAMP)  ## train every policy and the estimator from scratch and 
 	$(BIN)/p2r train-estimator push_tblock --policy $(RUNS)/noisy/policy --out $(RUNS)/estimator
 	$(BIN)/python experiments/ship_checkpoints.py --runs $(RUNS)
 
-test: lint  ## lint and the default tests (no GPU)
-	$(BIN)/python -m pytest
+test: lint  ## lint and the default tests (no GPU), whole files side by side
+	$(BIN)/python -m pytest -n logical --maxprocesses 4 --dist loadfile
 
 test-slow: $(STAMP)  ## the tests that take minutes
 	$(BIN)/python -m pytest -m slow

@@ -177,6 +177,11 @@ TABLES = {
         "python experiments/train_on_reconstruction.py",
         readme_reconstruction.train_on_reconstruction,
     ),
+    "real-clip": Table(
+        (f"{RESULTS}/real_clip.json",),
+        "python experiments/real_clip.py",
+        readme_reconstruction.real_clip,
+    ),
     "tblock-from-splat": Table(
         (f"{RESULTS}/tblock_from_splat.json",),
         "python experiments/tblock_from_splat.py",
@@ -194,6 +199,14 @@ TABLES = {
         (f"{BENCHMARKS}/evaluation.json",),
         "python -m benchmarks.evaluation",
         readme_machines.evaluation,
+    ),
+    "small-reconstruction": Table(
+        (f"{BENCHMARKS}/reconstruction.json",),
+        "python -m benchmarks.reconstruction",
+        readme_machines.reconstruction,
+    ),
+    "packaging": Table(
+        (f"{BENCHMARKS}/packaging.json",), "make test-package", readme_machines.packaging
     ),
     "sweep": Table(
         (f"{BENCHMARKS}/sweep.json",), "python -m benchmarks.sweep", readme_machines.sweep

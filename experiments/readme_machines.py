@@ -81,3 +81,28 @@ def start_up(record: dict) -> str:
     )
     table = grid(("what", "seconds", "beyond jax"), rows)
     return f"{machine(record)}\n\n{table}\nMarks: {marks}.\n"
+
+
+def reconstruction(record: dict) -> str:
+    """Seconds of the steps of a small reconstruction."""
+    rows = [
+        [r["step"], f"{r['seconds']['median']:.1f}", f"{r['first_s']:.1f}"] for r in record["rows"]
+    ]
+    return f"{machine(record)}\n\n{grid(('step', 's', 'first time s'), rows)}"
+
+
+def packaging(record: dict) -> str:
+    """Which extras resolve on which Python, and what the lowest versions did."""
+    found: dict[str, dict[str, str]] = {}
+    for row in record["resolve"]["rows"]:
+        told = f"{row['count']} packages" if row["ok"] else "no"
+        found.setdefault(row["extra"], {})[row["python"]] = told
+    pythons = list(dict.fromkeys(row["python"] for row in record["resolve"]["rows"]))
+    rows = [[f"`{extra}`", *(by[v] for v in pythons)] for extra, by in found.items()]
+    low = record["lowest"]
+    return (
+        f"{record['resolve']['uv']}, {record['resolve']['date']}.\n\n"
+        f"{grid(('extra', *(f'Python {v}' for v in pythons)), rows)}\n"
+        f"Lowest direct versions, Python {low['python']}, {len(low['tests'])} test files: "
+        f"{low['summary'].strip('= ')}\n"
+    )

@@ -52,23 +52,33 @@ def _of_itself(name: str, row: dict) -> list[str]:
 
 def train_on_reconstruction(record: dict) -> str:
     """Success on the hand-written T of policies trained on it and on the filmed one."""
-    rows = []
-    by = {name: {r["condition"]: r for r in rs} for name, rs in record["results"].items()}
+    by_seed, rows = record["success_by_seed"], []
     for where, gap in record["filmed_minus_written"].items():
-        cells = [_percent(by[name][where]["hardware"]) if where != "all" else "" for name in by]
+        cells = [" ".join(f"{100 * row[where]:.0f}" for row in rows_) for rows_ in by_seed.values()]
         low, high = 100 * gap["low"], 100 * gap["high"]
         rows.append([where, *cells, f"{100 * gap['value']:+.1f} [{low:+.1f}, {high:+.1f}]"])
     s = record["settings"]
     verdict = "met" if record["met"] else "not met"
     return (
-        f"{s['steps'] / 1e6:g} M control steps each, {s['trials']} trials a cell in reality-dev, "
-        f"one seed.\n\n{grid(('weight', *by, 'difference, points'), rows)}\n"
-        f"Mark, within {record['mark_points']:g} points: {verdict}.\n"
+        f"Success in percent of every training seed; {record['steps'] / 1e6:g} M control steps "
+        f"each, {s['trials']} trials a cell in reality-dev. Intervals: Student's, over "
+        f"{len(s['seeds'])} seeds.\n\n{grid(('weight', *by_seed, 'difference, points'), rows)}\n"
+        f"Mark, a mean difference within {record['mark_points']:g} points: {verdict}.\n"
     )
 
 
-def _percent(cell: dict) -> str:
-    return f"{100 * cell['value']:.0f} [{100 * cell['low']:.0f}, {100 * cell['high']:.0f}]"
+def real_clip(record: dict) -> str:
+    """How far masks of two blocks of a film are from where they were seen."""
+    rows = []
+    for block in record["blocks"]:
+        away = [place["distance_sides"] for place in block["places"]]
+        told = ["no mask" if d is None else f"{d:.1f}" for d in away]
+        rows.append([block["block"], f"{block['kept']} of {record['frames']}", *told])
+    seconds = [f"after {p['second']:g} s" for p in record["blocks"][0]["places"]]
+    return (
+        f"{grid(('block', 'frames with a mask', *seconds), rows)}\n"
+        "Distances in sides of the block.\n"
+    )
 
 
 def rasteriser(record: dict) -> str:

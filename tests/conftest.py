@@ -1,5 +1,6 @@
 """Shared fixtures: the task, small and fast copies of it."""
 
+import os
 from dataclasses import replace
 
 import jax
@@ -10,8 +11,10 @@ from p2r_jax.tasks import load_task
 
 @pytest.fixture(scope="session", autouse=True)
 def compilation_cache(tmp_path_factory):
-    """Compile identical programs once per test session."""
-    jax.config.update("jax_compilation_cache_dir", str(tmp_path_factory.mktemp("xla")))
+    """Compile identical programs once per test session, over all of its processes."""
+    base = tmp_path_factory.getbasetemp()
+    folder = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+    jax.config.update("jax_compilation_cache_dir", str(folder / "xla"))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
 
 

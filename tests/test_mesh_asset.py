@@ -262,6 +262,23 @@ def test_an_object_on_legs_rests_on_its_legs(tmp_path):
     assert any("mesh direction (-0.000, -0.000, -1.000) up" in line for line in flat.provenance)
 
 
+@pytest.mark.parametrize(("gap", "within"), [(0.0005, "1 mm"), (0.0015, "2 mm"), (0.006, None)])
+def test_legs_that_are_a_little_short_carry_if_the_object_would_tip_without(tmp_path, gap, within):
+    """A filmed underside is known to a millimetre or two; what tips over does not lie so."""
+    slab, legs = trimesh.creation.box((0.16, 0.10, 0.02)), []
+    for x, short in ((-0.07, 0.0), (0.07, gap)):
+        leg = trimesh.creation.box((0.012, 0.09, 0.03 - short))
+        legs.append(leg.apply_translation((x, 0, -0.025 + short / 2)))
+    asset = made(tmp_path, trimesh.util.concatenate([slab, *legs]), up="z").asset
+    told = [line for line in asset.provenance if line.startswith("rests on")]
+    if within is None:
+        assert asset.contact is None
+        assert "all of its footprint" in told[0]
+    else:
+        assert len(asset.contact) == 2
+        assert within in told[0]
+
+
 def test_a_given_centre_of_mass_is_taken_or_refused(tmp_path):
     box = trimesh.creation.box((0.16, 0.04, 0.03))
     asset = made(tmp_path, box, com=(0.05, 0.01)).asset
