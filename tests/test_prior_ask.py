@@ -244,7 +244,7 @@ def test_trouble_of_every_kind_ends_in_the_same_outcomes_as_none(tmp_path):
     """429, 500, broken and empty responses, refusals and prose on the way: all in the record."""
     pytest.importorskip("openai", reason="extra vlm")
     trouble = ["429", "ok", "500", "malformed", "ok", "empty", "truncated", "refuse", "cut", "ok"]
-    config = AskConfig(queries=3, concurrency=3, retries=3, sends=8, backoff_s=0.01)
+    config = AskConfig(queries=3, concurrency=3, retries=3, sends=40, backoff_s=0.01)
     with FakeVlm() as fake:
         fake.behave = lambda question: trouble[question.number % len(trouble)]
         client = make_client("openai", ModelConfig("m", f"{fake.url}/v1", timeout_s=5))

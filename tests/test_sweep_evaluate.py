@@ -52,6 +52,7 @@ def test_seeds_of_an_evaluation_share_its_programs_and_are_bitwise_those_run_alo
     (variant,), (job,) = variants(sweep), jobs(sweep)
     assert job.seeds == (0, 3)
     save_sweep(sweep)
+    jax.clear_caches()  # of the tests before this one
     before, describe = [], evaluation.describe_world
 
     def starts(*args):
