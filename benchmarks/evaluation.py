@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import tyro
 
+from benchmarks.timing import spread
 from p2r_jax.evaluation.evaluate import TRAINING, make_world
 from p2r_jax.evaluation.methods import Checkpoints, condition, load_checkpoints, make_bundle
 from p2r_jax.evaluation.trials import run_trials
@@ -65,17 +66,8 @@ def measure(world: str, trials: int, task: Task, checkpoints: Checkpoints, s: Se
         "world": world,
         "trials": trials,
         "first_s": first,
-        "control_steps_per_s": _spread(rates),
-        "whole_trial_s": _spread(warm / trials * task.episode_length / s.actions),
-    }
-
-
-def _spread(values: np.ndarray) -> dict:
-    return {
-        "median": float(np.median(values)),
-        "min": float(values.min()),
-        "max": float(values.max()),
-        "repeats": len(values),
+        "control_steps_per_s": spread(rates),
+        "whole_trial_s": spread(warm / trials * task.episode_length / s.actions),
     }
 
 

@@ -15,10 +15,10 @@ import time
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import numpy as np
 import tyro
 from tqdm import tqdm
 
+from benchmarks.timing import spread
 from p2r_jax.files import as_record, provenance, write_json
 from p2r_jax.real2sim.cameras.scale import ScaleConfig
 from p2r_jax.real2sim.ledger import Ledger
@@ -103,13 +103,7 @@ def measure(settings: Settings, folder: Path) -> list[dict]:
 def row_of(step: str, seconds: list[float]) -> dict:
     """First sample and spread of the others."""
     first, *warm = seconds
-    spread = {
-        "median": float(np.median(warm)),
-        "min": min(warm),
-        "max": max(warm),
-        "repeats": len(warm),
-    }
-    return {"step": step, "first_s": first, "seconds": spread}
+    return {"step": step, "first_s": first, "seconds": spread(warm)}
 
 
 def main(settings: Settings) -> None:

@@ -4,7 +4,7 @@ import math
 import resource
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import jax
@@ -92,11 +92,16 @@ def rate(call: Callable[[], None], steps: int, repeats: int) -> dict:
         for _ in range(inner):
             call()
         rates.append(inner * steps / (time.perf_counter() - start))
+    return spread(rates)
+
+
+def spread(samples: Sequence[float]) -> dict:
+    """Median, extremes and count of samples."""
     return {
-        "median": float(np.median(rates)),
-        "min": min(rates),
-        "max": max(rates),
-        "repeats": len(rates),
+        "median": float(np.median(samples)),
+        "min": float(min(samples)),
+        "max": float(max(samples)),
+        "repeats": len(samples),
     }
 
 

@@ -13,13 +13,10 @@ from pathlib import Path
 
 import numpy as np
 import tyro
-from PIL import Image
 
 from p2r_jax.files import as_record, provenance, write_json
-from p2r_jax.real2sim.errors import CaptureError
 from p2r_jax.real2sim.frames import FramesConfig, FramesResult, extract_frames
 from p2r_jax.real2sim.segment.step import MasksConfig, make_masks
-from p2r_jax.real2sim.views import MASK_LEVEL
 
 SCHEMA_VERSION = 1
 CLIP = Path(__file__).parents[2] / "shared" / "data" / "sam2_videos" / "03_blocks.mp4"
@@ -76,25 +73,16 @@ def track(name: str, block: Block, frames: FramesResult, config: Config) -> dict
     box = ",".join(f"{scale * v:.0f}" for v in block.box)
     masks = MasksConfig(segmenter="grabcut", prompts=(f"{frames.frames[0].name}:box={box}",))
     folder = config.work / name.split(" ")[0]
-    try:
-        found = make_masks(replace(masks, max_dropped=0.5), frames, folder)
-    except CaptureError as error:
-        return {"block": name, "failed": str(error)}
-    rows = []
+    found = make_masks(replace(masks, max_dropped=0.5), frames, folder)
+    rows, middles = [], {row["name"]: row["centroid_px"] for row in found.record["masks"]}
     for second, u, v in block.places:
         frame = min(frames.frames, key=lambda f, s=second: abs((f.time_s or 0.0) - s))
-        file = found.masks.get(frame.name)
-        middle = _middle(file) / scale if file else None
-        away = None if middle is None else float(np.hypot(*(middle - [u, v]))) / block.side
+        away = None
+        if frame.name in found.masks:
+            away = float(np.hypot(*(np.array(middles[frame.name]) / scale - [u, v]))) / block.side
         rows.append({"second": second, "frame": frame.name, "distance_sides": away})
     found_rows = {k: found.record[k] for k in ("kept", "dropped", "seconds")}
     return {"block": name, **found_rows, "places": rows}
-
-
-def _middle(file: Path) -> np.ndarray:
-    """Centroid of a mask (column, row), px."""
-    rows, columns = np.nonzero(np.asarray(Image.open(file).convert("L")) >= MASK_LEVEL)
-    return np.array([columns.mean() + 0.5, rows.mean() + 0.5])
 
 
 def main(config: Config) -> None:

@@ -15,13 +15,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import tyro
+from train_seeds import policy_is_done
 
-from p2r_jax.contracts import read_contract
 from p2r_jax.evaluation.evaluate import EvaluateConfig, evaluate
 from p2r_jax.evaluation.outcomes import as_json
 from p2r_jax.evaluation.seeds import mean_over_seeds
 from p2r_jax.files import as_record, provenance, write_json
-from p2r_jax.policy.policy import PolicyContract
 from p2r_jax.policy.train import default_train, train
 from p2r_jax.sim.asset import load_asset, save_asset
 from p2r_jax.tasks import Task, load_task
@@ -76,11 +75,9 @@ def trained(task: Task, name: str, seed: int, config: Config) -> Path:
     """Folder of the checkpoints of one training; trained unless it is there."""
     run = default_train(TASK, PHASE, config.work / name / f"seed-{seed}" / PHASE)
     ppo = replace(run.ppo, total_steps=config.budget, seed=seed)
-    made = run.out / "policy" / "policy.json"
-    enough = ppo.num_updates * ppo.steps_per_update
-    if not made.is_file() or read_contract(made, PolicyContract, None).steps < enough:
-        resume = (run.out / "state.msgpack").is_file()
-        train(replace(run, task=task, ppo=ppo, resume=resume, overwrite=not resume))
+    run = replace(run, task=task, ppo=ppo, resume=(run.out / "state.msgpack").is_file())
+    if not policy_is_done(run):
+        train(replace(run, overwrite=not run.resume))
     checkpoints = config.work / name / f"seed-{seed}" / "checkpoints"
     shutil.copytree(run.out / "policy", checkpoints / PHASE, dirs_exist_ok=True)
     return checkpoints

@@ -103,14 +103,14 @@ def checkout() -> Path:
 def run_benchmark(name: str, arguments: tuple[str, ...] = ()) -> Run:
     """Run one in a process of its own; what it wrote."""
     root = checkout()
-    path = root / "benchmarks" / "results" / f"{name}.json"
+    path = Path("benchmarks") / "results" / f"{name}.json"  # as the record's command names it
     if arguments:  # another measurement than the published one
         path = Path(tempfile.mkdtemp()) / path.name
     command = [sys.executable, "-m", f"benchmarks.{name}", "--out", str(path), *arguments]
     print(f"{name}: about {BENCHMARKS[name].minutes:g} min", flush=True)
     if code := subprocess.run(command, cwd=root, check=False).returncode:
         raise ValueError(f"benchmark {name} ended with status {code}; its output stands above")
-    return run_of(name, json.loads(path.read_text()))
+    return run_of(name, json.loads((root / path).read_text()))
 
 
 def show_comparison(config: BenchConfig, results: Path) -> None:

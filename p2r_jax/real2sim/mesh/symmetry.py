@@ -107,6 +107,13 @@ def surface_distances_to_mirror(
     return surface.points, surface.distances(plane.normal, plane.offset)
 
 
+def mirror_image(
+    field: Float[np.ndarray, "nx ny nz"], grid: Grid, plane: MirrorPlane
+) -> Float[np.ndarray, "nx ny nz"]:
+    """The field behind the mirror, at the same nodes."""
+    return sample(field, grid, plane.reflect(grid.nodes())).reshape(grid.shape)
+
+
 def mirrored_field(
     field: Float[np.ndarray, "nx ny nz"],
     grid: Grid,
@@ -121,11 +128,10 @@ def mirrored_field(
       plane: of symmetry.
       seen: how well every node was seen; the better-seen side counts more.
     """
-    images = plane.reflect(grid.nodes())
-    other = sample(field, grid, images).reshape(grid.shape)
+    other = mirror_image(field, grid, plane)
     if seen is None:
         return ((field + other) / 2).astype(np.float32)
-    here, there = seen + EPSILON, sample(seen, grid, images).reshape(grid.shape) + EPSILON
+    here, there = seen + EPSILON, mirror_image(seen, grid, plane) + EPSILON
     return ((here * field + there * other) / (here + there)).astype(np.float32)
 
 

@@ -13,8 +13,8 @@ import numpy as np
 from p2r_jax.real2sim.mesh.hull import Hull
 from p2r_jax.real2sim.mesh.levels import spread_views, unshrunk
 from p2r_jax.real2sim.mesh.render import silhouette_iou
-from p2r_jax.real2sim.mesh.symmetry import MirrorPlane, find_mirror_plane
-from p2r_jax.real2sim.mesh.volume import sample, zero_surface
+from p2r_jax.real2sim.mesh.symmetry import MirrorPlane, find_mirror_plane, mirror_image
+from p2r_jax.real2sim.mesh.volume import zero_surface
 
 LOST = 0.01  # of the masks' IoU, that mirroring may cost
 
@@ -58,8 +58,7 @@ def carve_underside(hull: Hull, threshold: float, table: bool) -> Underside:
     plane = find_mirror_plane(zero_surface(hull.field, hull.grid), "level")
     if plane.score > threshold:
         return Underside(plane, hull, False)
-    images = plane.reflect(hull.grid.nodes())
-    mirrored = sample(hull.field, hull.grid, images).reshape(hull.grid.shape)
+    mirrored = mirror_image(hull.field, hull.grid, plane)
     both = replace(hull, field=np.maximum(hull.field, mirrored).astype(np.float32))
     both, _ = unshrunk(both, table, everywhere=False)
     iou = _mask_iou(hull), _mask_iou(both)
