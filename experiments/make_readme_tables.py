@@ -21,6 +21,8 @@ from pathlib import Path
 import readme_ablations
 import readme_deploy
 import readme_machines
+import readme_paper
+import readme_policy_ablations
 import readme_reconstruction
 import readme_tables as make
 
@@ -75,6 +77,11 @@ RESULTS, SHIPPED = "experiments/results", "p2r_jax/checkpoints/push_tblock"
 TRAINED = ("privileged", "noisy", "dr")  # the policies whose training is shown
 BENCHMARKS = "benchmarks/results"
 THROUGHPUT, TIME = f"{BENCHMARKS}/throughput.json", "python -m benchmarks.throughput --peers"
+PAPER = "python experiments/paper_tables.py --out runs/tables"
+PAPER_PLUS = (
+    "python experiments/paper_tables.py --out runs/tables-plus --task push_tblock_plus "
+    "--methods privileged fused belief rma-only dr"
+)
 PARITY, COMPARE = f"{BENCHMARKS}/parity.json", "python -m benchmarks.parity"
 TRADE = "python -m benchmarks.contact_tradeoff"
 REPLAY = "python experiments/real_push_replay.py"
@@ -83,21 +90,50 @@ IDENTIFY = f"{RESULTS}/com_from_real_pushes"
 RUN = "python experiments/com_from_real_pushes.py"
 CALIBRATE = "python experiments/prior_calibration.py --fake"
 ABLATE = "python experiments/estimator_ablations.py --out runs/estimator-ablations --publish"
+POLICY_ABLATE = "python experiments/policy_ablations.py --out runs/policy-ablations --publish"
 TOOLS = "python experiments/workshop_tool_tasks.py"
 TABLES = {
     "picture": Table(
-        (f"{RESULTS}/episode.png", f"{RESULTS}/theta_top.png"),
-        "python experiments/tblock_reality_test.py --out runs/reality-test",
+        (f"{RESULTS}/episode_push_tblock_plus.png", f"{RESULTS}/theta_top_push_tblock_plus.png"),
+        PAPER_PLUS,
         make.pictures,
     ),
-    "results": Table(
-        (f"{RESULTS}/reality-test.json",),
-        "python experiments/tblock_reality_test.py --out runs/reality-test",
-        make.results,
+    "paper": Table((f"{RESULTS}/tables_push_tblock.json",), PAPER, readme_paper.paper_tables),
+    "paper-picture": Table((f"{RESULTS}/tables_push_tblock.png",), PAPER, make.pictures),
+    "theta-picture": Table((f"{RESULTS}/theta_top_push_tblock.png",), PAPER, make.pictures),
+    "plus": Table(
+        (f"{RESULTS}/tables_push_tblock_plus.json",), PAPER_PLUS, readme_paper.paper_tables
     ),
-    "success": Table(
-        (f"{RESULTS}/success.png",),
-        "python experiments/tblock_reality_test.py --out runs/reality-test",
+    "plus-picture": Table((f"{RESULTS}/tables_push_tblock_plus.png",), PAPER_PLUS, make.pictures),
+    "hammer": Table(
+        (f"{RESULTS}/tables_push_hammer.json",),
+        "python experiments/paper_tables.py --out runs/tables-hammer --task push_hammer "
+        "--conditions hammer",
+        readme_paper.paper_tables,
+    ),
+    "prior-quality": Table(
+        (f"{RESULTS}/prior_quality_push_tblock.json",),
+        "python experiments/prior_quality.py --out runs/table-iv",
+        readme_paper.prior_quality,
+    ),
+    "fusion-rules": Table(
+        (f"{RESULTS}/fusion_rules_fused.json",),
+        "python experiments/fusion_rules.py --out runs/fusion-rules --publish",
+        readme_paper.fusion_rules,
+    ),
+    "belief-rules": Table(
+        (f"{RESULTS}/fusion_rules_belief.json",),
+        "python experiments/fusion_rules.py --out runs/belief-rules --method belief --publish",
+        readme_paper.fusion_rules,
+    ),
+    "robustness-picture": Table(
+        (f"{RESULTS}/robustness_push_tblock_plus.png",),
+        "python experiments/robustness.py --out runs/robustness --publish",
+        make.pictures,
+    ),
+    "training-curves-picture": Table(
+        (f"{RESULTS}/training_curves.png",),
+        "python experiments/training_curves.py",
         make.pictures,
     ),
     "factors": Table(
@@ -161,6 +197,14 @@ TABLES = {
         (f"{RESULTS}/estimator_ablations.png",),
         ABLATE,
         make.pictures,
+    ),
+    "policy-ablations": Table(
+        (f"{RESULTS}/policy_ablations.json",),
+        POLICY_ABLATE,
+        readme_policy_ablations.policy_ablations,
+    ),
+    "policy-ablations-picture": Table(
+        (f"{RESULTS}/policy_ablations.png",), POLICY_ABLATE, make.pictures
     ),
     "reconstruction": Table(
         (f"{RESULTS}/reconstruction.json",),

@@ -1,10 +1,14 @@
 """Tables I and II of the paper, and the weight in the middle, over training seeds.
 
-    python experiments/paper_tables.py --out runs/tables --seeds 0 1 2 3 4
+Also its Fig. 5 (share of trials by final error) and Fig. 6 (an episode, and theta through it).
 
-Every method of a seed meets the same trials in ``reality-test``. Finished seeds are kept, so
-a killed run goes on where it was. The checkpoints are those that ``train_seeds.py`` made and
-``ship_checkpoints.py`` put into ``experiments/checkpoints``.
+    python experiments/paper_tables.py --out runs/tables --seeds 0 1 2 3 4
+    python experiments/paper_tables.py --out runs/tables-plus --task push_tblock_plus \\
+        --methods privileged fused belief rma-only dr
+
+Every method of a seed meets the same trials in ``reality-test``. Finished conditions of a
+seed are kept, so a killed run goes on where it was. The checkpoints are those
+that ``train_seeds.py`` made and ``ship_checkpoints.py`` put into ``experiments/checkpoints``.
 """
 
 import json
@@ -15,8 +19,8 @@ import matplotlib.pyplot as plt
 import numpy as np
 import tyro
 
+from p2r_jax.evaluation.demo import DemoConfig, draw_figures
 from p2r_jax.evaluation.evaluate import EvaluateConfig, evaluate, load_records
-from p2r_jax.evaluation.methods import METHODS
 from p2r_jax.evaluation.outcomes import judge
 from p2r_jax.evaluation.seeds import SCHEMA_VERSION, merge
 from p2r_jax.files import provenance, write_json
@@ -38,6 +42,7 @@ PAPER = {  # success in percent, mean final position error in cm, seconds; Table
         "rma-only": (79.17, 2.23, 45.22),
         "dr": (79.17, 7.14, 37.50),
     },
+    "hammer": {"fused": (100.0, 1.74, 77.79), "dr": (100.0, 1.55, 90.65)},  # Table III
 }
 
 
@@ -46,7 +51,7 @@ class TablesConfig:
     """How much of it.
 
     Attributes:
-      out: folder of the run; a folder per training seed.
+      out: folder of the run; a folder per training seed and condition.
       task: registered task.
       seeds: training seeds.
       conditions, methods: by name.
@@ -61,7 +66,7 @@ class TablesConfig:
     task: str = "push_tblock"
     seeds: tuple[int, ...] = (0, 1, 2, 3, 4)
     conditions: tuple[str, ...] = ("top", "bottom", "middle")
-    methods: tuple[str, ...] = tuple(METHODS)
+    methods: tuple[str, ...] = ("privileged", "fused", "vlm-only", "rma-only", "dr")
     trials: int = 200
     full: bool = False
     dynamics: str = "reality-test"
@@ -70,21 +75,30 @@ class TablesConfig:
 
 
 def of_seed(config: TablesConfig, seed: int) -> dict:
-    """What ``evaluate`` found for one training seed; run unless it is there."""
-    out = config.out / f"seed-{seed}"
+    """What ``evaluate`` found for one training seed in all conditions."""
+    found = [of_condition(config, seed, name) for name in config.conditions]
+    return found[0] | {
+        "conditions": {k: v for one in found for k, v in one["conditions"].items()},
+        "results": [row for one in found for row in one["results"]],
+    }
+
+
+def of_condition(config: TablesConfig, seed: int, name: str) -> dict:
+    """What ``evaluate`` found for one training seed in one condition; run unless it is there."""
+    out = folder(config, seed, name)
     path = out / "results.json"
     if path.is_file():
         found = json.loads(path.read_text())
         if found["complete"]:
             return found
-    print(f"== training seed {seed}", flush=True)
+    print(f"== training seed {seed}, {name}", flush=True)
     return evaluate(
         EvaluateConfig(
             out=out,
             task=config.task,
             dynamics=config.dynamics,
             methods=config.methods,
-            conditions=config.conditions,
+            conditions=(name,),
             trials=1000 if config.full else config.trials,
             checkpoints=config.checkpoints / config.task / f"seed-{seed}",
             overwrite=True,
@@ -92,14 +106,19 @@ def of_seed(config: TablesConfig, seed: int) -> dict:
     )
 
 
+def folder(config: TablesConfig, seed: int, name: str) -> Path:
+    """Where the evaluation of a training seed in a condition lies."""
+    return config.out / f"seed-{seed}" / name
+
+
 def cdf_plot(config: TablesConfig, path: Path) -> None:
     """Share of trials that ended within a distance of the goal, as in the paper's Fig. 5."""
     task = load_task(config.task)
-    records = [load_records(config.out / f"seed-{seed}") for seed in config.seeds]
     figure, axes = plt.subplots(
         1, len(config.conditions), figsize=(4 * len(config.conditions), 3.2), squeeze=False
     )
     for axis, condition in zip(axes[0], config.conditions, strict=True):
+        records = [load_records(folder(config, seed, condition)) for seed in config.seeds]
         for method in config.methods:
             errors = [judge(r[condition, method], task).position_error[:, -1] for r in records]
             errors = 100 * np.sort(np.concatenate(errors))
@@ -111,6 +130,25 @@ def cdf_plot(config: TablesConfig, path: Path) -> None:
     figure.tight_layout()
     figure.savefig(path, dpi=150)
     plt.close(figure)
+
+
+def one_episode(config: TablesConfig) -> Path:
+    """Folder of ``episode.png`` and ``theta_CONDITION.png``: trial 0 of the first seed, fused."""
+    seed, out = config.seeds[0], config.out / "pictures"
+    records = {}
+    for name in config.conditions:
+        records |= load_records(folder(config, seed, name))
+    shown = DemoConfig(
+        out=out,
+        task=config.task,
+        dynamics=config.dynamics,
+        conditions=config.conditions,
+        trials=config.trials,
+        video_condition=config.conditions[0],
+    )
+    out.mkdir(exist_ok=True)
+    draw_figures(shown, load_task(config.task), records)
+    return out
 
 
 def main(config: TablesConfig) -> None:
@@ -130,10 +168,13 @@ def main(config: TablesConfig) -> None:
         mean = row["hardware"]["mean"]
         rates = " ".join(f"{100 * rate:.0f}" for rate in row["hardware"]["per_seed"])
         print(f"{row['condition']:8} {row['method']:17} {100 * mean['value']:5.1f} %  [{rates}]")
+    pictures = one_episode(config)
     if config.publish:
-        for suffix in ("json", "png"):
-            target = HERE / "results" / f"{name}.{suffix}"
-            target.write_bytes((config.out / f"{name}.{suffix}").read_bytes())
+        shown = {f"{name}.{suffix}": config.out / f"{name}.{suffix}" for suffix in ("json", "png")}
+        for picture in ("episode", f"theta_{config.conditions[0]}"):
+            shown[f"{picture}_{config.task}.png"] = pictures / f"{picture}.png"
+        for name, source in shown.items():
+            (HERE / "results" / name).write_bytes(source.read_bytes())
 
 
 if __name__ == "__main__":

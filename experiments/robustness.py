@@ -1,11 +1,14 @@
 """What the paper did not test: wrong priors, unfamiliar objects, bad sensing.
 
-    python experiments/robustness.py --out runs/robustness
+    python experiments/robustness.py --out runs/robustness --seeds 0 1 2
 
-``reality-dev`` with one thing at a time made worse, weight at the top. One figure with a
-panel per thing; finished cells are kept, so a killed run goes on where it was.
+One thing at a time is made worse, weight at the top. What a prior says and where the weight
+lies are tried in the training dynamics, where hundreds of trials take seconds; friction, mass
+and sensing in ``reality-dev``, which has them. One figure with a panel per thing; finished
+cells are kept, so a killed run goes on where it was.
 """
 
+import itertools
 import json
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -18,7 +21,10 @@ import tyro
 
 from p2r_jax.evaluation.evaluate import run_cell
 from p2r_jax.evaluation.methods import condition, load_checkpoints
-from p2r_jax.evaluation.outcomes import summarize
+from p2r_jax.evaluation.outcomes import as_json, summarize
+from p2r_jax.evaluation.seeds import mean_over_seeds
+from p2r_jax.evaluation.training_world import TrainingWorld
+from p2r_jax.evaluation.trials import World
 from p2r_jax.files import new_folder, provenance, write_json
 from p2r_jax.prior.prior import load_prior
 from p2r_jax.sim.reality import REALITY_DEV, Reality, RealityConfig
@@ -26,7 +32,7 @@ from p2r_jax.sim.trials import draw_trials
 from p2r_jax.tasks import Task, load_task
 from p2r_jax.types import Gaussian, Measurement, PlanarPose, tree_where
 
-RESULTS = Path(__file__).parent / "results"
+HERE = Path(__file__).parent
 LOST_EVERY = 15  # steps
 
 
@@ -35,7 +41,7 @@ class Case:
     """One situation.
 
     Attributes:
-      world: where it happens.
+      world: where it happens; None is the training dynamics.
       weight_x_m: of the object.
       friction: range of the coefficient; None is the task's.
       mass_scale: factor on mass and inertia.
@@ -44,7 +50,7 @@ class Case:
       lost_steps: the tracker loses the object now and then, for so many steps.
     """
 
-    world: RealityConfig = REALITY_DEV
+    world: RealityConfig | None = REALITY_DEV
     weight_x_m: float = field(default_factory=lambda: condition("top").weight_x_m)
     friction: tuple[float, float] | None = None
     mass_scale: float = 1.0
@@ -62,20 +68,20 @@ class Sweep:
     case: Callable[[float], Case]
 
 
+def _told(offset_m: float, sigma_m: float = 0.01) -> Case:
+    return Case(None, prior_offset_m=offset_m, prior_sigma_m=sigma_m)
+
+
 def _world(**changes) -> Case:
-    return Case(world=replace(REALITY_DEV, **changes))
+    return Case(replace(REALITY_DEV, **changes))
 
 
 SWEEPS = {
-    "prior off, sigma 1 cm": Sweep(
-        "cm", (-8, -6, -4, -2, 0, 2), lambda x: Case(prior_offset_m=x / 100)
-    ),
-    "prior at the truth, sigma": Sweep(
-        "cm", (0.5, 2, 8, np.inf), lambda x: Case(prior_offset_m=0.0, prior_sigma_m=x / 100)
-    ),
+    "prior off, sigma 1 cm": Sweep("cm", (-8, -6, -4, -2, 0, 2), lambda x: _told(x / 100)),
+    "prior at the truth, sigma": Sweep("cm", (0.5, 2, 8, np.inf), lambda x: _told(0.0, x / 100)),
+    "weight": Sweep("cm", (-19, -16, -13, 13, 15, 16), lambda x: Case(None, weight_x_m=x / 100)),
     "friction": Sweep("", (0.08, 0.25, 0.5, 0.8), lambda x: Case(friction=(x, x))),
     "mass": Sweep("x", (0.5, 1, 2, 4), lambda x: Case(mass_scale=x)),
-    "weight": Sweep("cm", (-19, -16, -13, 13, 15, 16), lambda x: Case(weight_x_m=x / 100)),
     "latency": Sweep(
         "ms", (0, 50, 100, 200, 300), lambda x: _world(latency_s=x / 1000, settle_s=0.5)
     ),
@@ -91,21 +97,27 @@ class RobustnessConfig:
     Attributes:
       out: folder for ``robustness.json`` and the figure.
       task: registered task.
-      checkpoints: folder of a training seed; by default the shipped ones.
+      seeds: training seeds.
+      checkpoints: holds ``TASK/seed-N``.
       methods: by name.
       sweeps: by name.
-      trials: per cell.
+      trials: per cell in ``reality-dev``.
+      training_trials: per cell in the training dynamics.
       seed: of the trials; not the published tables'.
       publish: copy JSON and figure to ``experiments/results``.
       overwrite: forget the cells that are there.
     """
 
     out: Path
-    task: str = "push_tblock"
-    checkpoints: Path | None = None
-    methods: tuple[str, ...] = ("privileged", "fused", "vlm-only", "rma-only", "dr")
+    task: str = "push_tblock_plus"
+    seeds: tuple[int, ...] = (0, 1, 2)
+    checkpoints: Path = HERE / "checkpoints"
+    methods: tuple[str, ...] = (
+        "privileged", "fused", "fused-paper", "vlm-only", "rma-only", "dr"
+    )  # fmt: skip
     sweeps: tuple[str, ...] = tuple(SWEEPS)
-    trials: int = 64
+    trials: int = 32
+    training_trials: int = 300
     seed: int = 1
     publish: bool = False
     overwrite: bool = False
@@ -144,8 +156,12 @@ def run_case(case: Case, task: Task, name: str, checkpoints, config: RobustnessC
     mass, com, inertia = task.object.with_weight(case.weight_x_m)
     masses = (case.mass_scale * mass, com, case.mass_scale * inertia)
     if case.friction is not None:
-        task = replace(task, physics=replace(task.physics, friction=case.friction))
-    world = Reality(case.world, task, draw_trials(task, masses, config.trials, config.seed))
+        task = replace(task, trial_friction=case.friction)
+    count = config.training_trials if case.world is None else config.trials
+    trials = draw_trials(task, masses, count, config.seed)
+    world: World = (
+        TrainingWorld(task, trials) if case.world is None else Reality(case.world, task, trials)
+    )
     if case.lost_steps:
         world = LostTracking(world, case.lost_steps, config.seed)
     record = run_cell(name, world, checkpoints, task, belief(case, task, world.theta[0]))
@@ -160,9 +176,22 @@ def belief(case: Case, task: Task, truth: np.ndarray) -> Gaussian:
     return Gaussian(mean, jnp.full_like(mean, case.prior_sigma_m**2))
 
 
-def draw(cells: list[dict], config: RobustnessConfig, path: Path) -> None:
-    """One panel per sweep: success at the end against the level, with Wilson's intervals."""
-    names = [name for name in config.sweeps if any(c["sweep"] == name for c in cells)]
+def over_seeds(cells: list[dict]) -> dict[str, dict[str, dict[str, dict]]]:
+    """Success by sweep, level and method: of every seed, and its mean with an interval."""
+    rates: dict[tuple[str, str, str], list[float]] = {}
+    for cell in sorted(cells, key=lambda c: c["seed"]):
+        at = cell["sweep"], cell["level"], cell["method"]
+        rates.setdefault(at, []).append(cell["hardware"]["value"])
+    table: dict[str, dict[str, dict[str, dict]]] = {}
+    for (sweep, level, method), own in rates.items():
+        row = table.setdefault(sweep, {}).setdefault(level, {})
+        row[method] = {"per_seed": own, "mean": as_json(mean_over_seeds(own))}
+    return table
+
+
+def draw(table: dict, methods: tuple[str, ...], path: Path) -> None:
+    """One panel per sweep: mean success over seeds against the level, every seed as a dot."""
+    names = [name for name in SWEEPS if name in table]
     columns = min(4, len(names))
     rows = -(-len(names) // columns)
     figure, axes = plt.subplots(rows, columns, figsize=(3.6 * columns, 3 * rows), squeeze=False)
@@ -170,19 +199,22 @@ def draw(cells: list[dict], config: RobustnessConfig, path: Path) -> None:
         axis.axis("off")
     for axis, sweep in zip(axes.flat, names, strict=False):
         levels = SWEEPS[sweep].levels
-        for index, method in enumerate(config.methods):
-            own = {c["level"]: c["hardware"] for c in cells
-                   if (c["sweep"], c["method"]) == (sweep, method)}  # fmt: skip
-            at = [i for i, level in enumerate(levels) if str(level) in own]
-            rates = [own[str(levels[i])] for i in at]
-            value, low, high = (100 * np.array([r[k] for r in rates]) for k in
-                                ("value", "low", "high"))  # fmt: skip
-            shift = 0.04 * (index - 2)
-            axis.errorbar(np.array(at) + shift, value, (value - low, high - value), label=method,
-                          marker="o", ms=3, lw=1.2, elinewidth=0.6)  # fmt: skip
-        axis.set(title=f"{sweep}, {SWEEPS[sweep].unit}" if SWEEPS[sweep].unit else sweep,
-                 ylim=(-3, 103), xticks=range(len(levels)),
-                 xticklabels=[f"{x:g}" for x in levels])  # fmt: skip
+        for index, method in enumerate(methods):
+            own = {i: table[sweep][str(level)][method]["per_seed"]
+                   for i, level in enumerate(levels)
+                   if method in table[sweep].get(str(level), {})}  # fmt: skip
+            at = np.array(list(own)) + 0.06 * (index - (len(methods) - 1) / 2)
+            axis.plot(at, [100 * np.mean(x) for x in own.values()], color=f"C{index}", lw=1.3,
+                      marker="o", ms=3.5, label=method)  # fmt: skip
+            for x, rates in zip(at, own.values(), strict=True):
+                axis.plot([x] * len(rates), [100 * r for r in rates], ".", ms=3, alpha=0.5,
+                          color=f"C{index}")  # fmt: skip
+        where = (
+            "training dynamics" if SWEEPS[sweep].case(levels[0]).world is None else "reality-dev"
+        )
+        unit = f", {SWEEPS[sweep].unit}" if SWEEPS[sweep].unit else ""
+        axis.set(title=f"{sweep}{unit}", xlabel=f"({where})", ylim=(-3, 103),
+                 xticks=range(len(levels)), xticklabels=[f"{x:g}" for x in levels])  # fmt: skip
     for axis in axes[:, 0]:
         axis.set_ylabel("success at the end, %")
     axes.flat[0].legend(frameon=False, fontsize=7)
@@ -194,30 +226,43 @@ def draw(cells: list[dict], config: RobustnessConfig, path: Path) -> None:
 def main(config: RobustnessConfig) -> None:
     """Run what is missing, one cell after the other; draw at the end."""
     path = config.out / "robustness.json"
-    cells = [] if config.overwrite or not path.is_file() else json.loads(path.read_text())["cells"]
-    new_folder(config.out, overwrite=bool(cells) or config.overwrite)
+    keep = path.is_file() and not config.overwrite
+    cells = json.loads(path.read_text())["cells"] if keep else []
+    new_folder(config.out, overwrite=keep or config.overwrite)
     task = load_task(config.task)
-    checkpoints = load_checkpoints(config.checkpoints, task, config.methods)
-    settings = {"task": config.task, "trials": config.trials, "seed": config.seed,
-                "world": REALITY_DEV.name, "version": REALITY_DEV.version}  # fmt: skip
-    done = {(c["sweep"], c["level"], c["method"]) for c in cells}
+    record = {
+        "schema": 2, "task": config.task, "seeds": config.seeds, "trials": config.trials,
+        "training_trials": config.training_trials, "trial_seed": config.seed,
+        "world": REALITY_DEV.name, "version": REALITY_DEV.version, "methods": config.methods,
+    }  # fmt: skip
+    done = {(c["seed"], c["sweep"], c["level"], c["method"]) for c in cells}
+    loaded = {
+        seed: load_checkpoints(
+            config.checkpoints / config.task / f"seed-{seed}", task, config.methods
+        )
+        for seed in config.seeds
+    }
     for sweep in config.sweeps:
-        for level in SWEEPS[sweep].levels:
-            for name in config.methods:
-                if (sweep, str(level), name) in done:
-                    continue
-                found = run_case(SWEEPS[sweep].case(level), task, name, checkpoints, config)
-                cells.append({"sweep": sweep, "level": str(level), "method": name, **found})
-                write_json(path, {"schema": 1, **settings, "cells": cells,
-                                  "provenance": provenance()})  # fmt: skip
-                value, low, high = (100 * found["hardware"][k] for k in ("value", "low", "high"))
-                rate = f"{value:4.0f} % [{low:.0f}, {high:.0f}]"
-                print(f"{sweep:26} {level:6g} {name:12} {rate}", flush=True)
-    draw(cells, config, config.out / "robustness.png")
+        for level, seed, name in itertools.product(
+            SWEEPS[sweep].levels, config.seeds, config.methods
+        ):
+            if (seed, sweep, str(level), name) in done:
+                continue
+            found = run_case(SWEEPS[sweep].case(level), task, name, loaded[seed], config)
+            cells.append(
+                {"seed": seed, "sweep": sweep, "level": str(level), "method": name} | found
+            )
+            write_json(path, record | {"cells": cells, "provenance": provenance()})
+            rate = 100 * found["hardware"]["value"]
+            print(f"seed {seed} | {sweep:26} {level:6g} | {name:12} {rate:4.0f} %", flush=True)
+    table = over_seeds(cells)
+    write_json(path, record | {"table": table, "cells": cells, "provenance": provenance()})
+    draw(table, config.methods, config.out / "robustness.png")
     if config.publish:
-        for suffix in ("json", "png"):
-            source = config.out / f"robustness.{suffix}"
-            (RESULTS / f"robustness_{config.task}.{suffix}").write_bytes(source.read_bytes())
+        published = {k: v for k, v in json.loads(path.read_text()).items() if k != "cells"}
+        write_json(HERE / "results" / f"robustness_{config.task}.json", published)
+        picture = (config.out / "robustness.png").read_bytes()
+        (HERE / "results" / f"robustness_{config.task}.png").write_bytes(picture)
 
 
 if __name__ == "__main__":

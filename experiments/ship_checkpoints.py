@@ -17,7 +17,10 @@ from p2r_jax.evaluation.methods import CHECKPOINT_ROOT
 from p2r_jax.files import write_json
 from p2r_jax.policy.policy import Phase
 
-PARTS = dict.fromkeys(get_args(Phase), "policy") | {"estimator": "estimator"}
+PARTS = dict.fromkeys(get_args(Phase), "policy") | {
+    "estimator": "estimator",
+    "adaptor": "estimator",
+}
 RECORDS = ("config.json", "metrics.csv", "calibration.json")
 FOLDERS = ("out", "init", "policy")  # settings that name folders of one machine
 

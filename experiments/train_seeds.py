@@ -13,12 +13,14 @@ from pathlib import Path
 import tyro
 
 from p2r_jax.contracts import read_contract
+from p2r_jax.estimator.adaptor import default_adaptor, train_adaptor
 from p2r_jax.estimator.train import EstimatorConfig, train_estimator
 from p2r_jax.policy.policy import PolicyContract
-from p2r_jax.policy.train import PHASES, TrainConfig, default_train, train
+from p2r_jax.policy.train import TrainConfig, default_train, train
 from p2r_jax.tasks import load_task
 
-ESTIMATOR = "estimator"
+ESTIMATOR, ADAPTOR = "estimator", "adaptor"
+STANDARD = ("privileged", "noisy", "belief", "dr", ESTIMATOR)  # what the tables need
 
 
 @dataclass(frozen=True)
@@ -28,14 +30,15 @@ class SeedsConfig:
     Attributes:
       tasks: registered tasks.
       seeds: of everything in a run.
-      phases: in this order; ``noisy`` needs ``privileged``, ``estimator`` needs ``noisy``.
+      phases: in this order; ``noisy`` needs ``privileged``, ``estimator`` needs ``noisy``,
+        ``adaptor`` needs ``latent``.
       scale: factor on the committed number of control steps of every policy.
       out: runs go to ``out/TASK/seed-N/PHASE``.
     """
 
     tasks: tuple[str, ...] = ("push_tblock", "push_tblock_plus")
     seeds: tuple[int, ...] = (0, 1, 2, 3, 4)
-    phases: tuple[str, ...] = (*PHASES, ESTIMATOR)
+    phases: tuple[str, ...] = STANDARD
     scale: float = 1.0
     out: Path = Path("runs/seeds")
 
@@ -61,11 +64,20 @@ def policy_is_done(config: TrainConfig) -> bool:
 def run(config: SeedsConfig, task: str, seed: int, phase: str) -> None:
     """Train one thing unless it is there."""
     out = config.out / task / f"seed-{seed}" / phase
+    if phase == ADAPTOR:
+        begun = (out / "state.msgpack").is_file()
+        wanted = default_adaptor(load_task(task), out.parent / "latent" / "policy", out)
+        if not (out / "calibration.json").is_file():
+            train_adaptor(replace(wanted, seed=seed, resume=begun, overwrite=not begun))
+        return
     if phase == ESTIMATOR:
         policy = out.parent / "noisy" / "policy"
-        wanted = EstimatorConfig(load_task(task), policy, out, seed=seed)
+        begun = (out / "state.msgpack").is_file()
+        wanted = EstimatorConfig(
+            load_task(task), policy, out, seed=seed, resume=begun, overwrite=not begun
+        )
         if not (out / "calibration.json").is_file():
-            train_estimator(replace(wanted, resume=(out / "state.msgpack").is_file()))
+            train_estimator(wanted)
         return
     wanted = policy_config(config, task, seed, phase)
     if not policy_is_done(wanted):

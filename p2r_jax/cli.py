@@ -66,6 +66,20 @@ def train_estimator(args: Sequence[str]) -> None:
     run(tyro.cli(EstimatorConfig, default=default, args=args, prog=f"p2r train-estimator {task}"))
 
 
+def train_adaptor(args: Sequence[str]) -> None:
+    """Train the adaptor of a latent policy: p2r train-adaptor TASK --policy DIR --out DIR."""
+    import tyro
+
+    from p2r_jax.estimator.adaptor import default_adaptor
+    from p2r_jax.estimator.adaptor import train_adaptor as run
+    from p2r_jax.estimator.train import EstimatorConfig
+    from p2r_jax.tasks import load_task
+
+    task, args = _positional(args, "TASK", _task_names(), "train-adaptor")
+    default = default_adaptor(load_task(task), tyro.MISSING, tyro.MISSING)
+    run(tyro.cli(EstimatorConfig, default=default, args=args, prog=f"p2r train-adaptor {task}"))
+
+
 def evaluate(args: Sequence[str]) -> None:
     """Closed-loop trials of methods and weight positions: p2r evaluate --out DIR ..."""
     import tyro
@@ -253,6 +267,7 @@ COMMANDS: dict[str, Callable[[Sequence[str]], None]] = {
     "tasks": tasks,
     "train": train,
     "train-estimator": train_estimator,
+    "train-adaptor": train_adaptor,
     "evaluate": evaluate,
     "demo": demo,
     "play": play,

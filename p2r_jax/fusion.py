@@ -4,10 +4,11 @@
 with the estimate of the current window; nothing is remembered.
 
 The rest of the file mends what that leaves out, each on its own: ``evidence`` takes the
-training prior out of an estimate, which eq. 4 counts as an observation; ``remember``
-accumulates what windows said, without counting a transition once per window that it is in;
-``doubting`` allows that the prior is simply wrong. Other packages bring rules as entry points
-of the group ``p2r_jax.fusion_rules`` (``RULES``).
+training prior out of an estimate, which eq. 4 counts as an observation; ``no_wider`` gives a
+prior that says nothing the range of theta instead; ``remember`` accumulates what windows said,
+without counting a transition once per window that it is in; ``doubting`` allows that the prior
+is simply wrong. Other packages bring rules as entry points of the group
+``p2r_jax.fusion_rules`` (``RULES``).
 """
 
 from collections.abc import Callable
@@ -23,6 +24,7 @@ from p2r_jax.types import Gaussian
 
 VARIANCE_FLOOR = 1e-12  # (1 micrometre)^2: two "certain" beliefs still have a mean
 VARIANCE_CAP = 1e12
+DOUBT = 0.5  # of the named rules; chosen by ``experiments/fusion_rules.py``
 
 
 def ensemble_moments(
@@ -104,6 +106,18 @@ def at_least(seen: Evidence, sigma: float) -> Evidence:
     """Evidence no surer than ``sigma``: what all windows share, no number of them removes."""
     share = jnp.minimum(1.0, 1 / (sigma**2 * jnp.maximum(seen.precision, VARIANCE_FLOOR)))
     return Evidence(share * seen.precision, share * seen.information)
+
+
+def no_wider(prior: Gaussian, training: Gaussian) -> Gaussian:
+    """A prior that knows the range of theta: what it lacks in precision, training supplies.
+
+    A prior surer than the training distribution stays as it is; one that says nothing
+    becomes it. Without this a first trace of evidence could send the belief anywhere.
+    """
+    told = 1 / jnp.clip(prior.variance, VARIANCE_FLOOR, VARIANCE_CAP)
+    lacking = jnp.maximum(1 / training.variance - told, 0.0)
+    total = told + lacking
+    return Gaussian((told * prior.mean + lacking * training.mean) / total, 1 / total)
 
 
 def update(prior: Gaussian, seen: Evidence) -> Gaussian:
@@ -197,7 +211,7 @@ class FusionRule:
             return _ask(self.function, prior, estimate, training, past, history)
         if self.is_paper:
             return fuse(prior, estimate), past
-        seen = evidence(estimate, training)
+        prior, seen = no_wider(prior, training), evidence(estimate, training)
         if self.remember:
             past = remember(past, seen, history)
             seen = _surer(at_least(past, self.floor * jnp.sqrt(training.variance)), seen)
@@ -222,12 +236,17 @@ RULES = Registry(
     {
         "paper": PAPER,
         "evidence": FusionRule(evidence=True),
-        "doubt": FusionRule(doubt=0.1),
+        "doubt": FusionRule(doubt=DOUBT),
         "remember": FusionRule(remember=True),
-        "remember-doubt": FusionRule(remember=True, doubt=0.1),
+        "remember-doubt": FusionRule(remember=True, doubt=DOUBT),
     },
     _from_outside,
 )
+
+
+def rule_named(name: str | None) -> FusionRule:
+    """A rule by name, the paper's for None; an unknown one raises KeyError with all names."""
+    return RULES[name] if name else PAPER
 
 
 def _ask(path: str, *args) -> tuple[Gaussian, Evidence | None]:

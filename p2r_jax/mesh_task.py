@@ -118,6 +118,7 @@ def task_for_asset(
         asset=asset.name,
         theta=specs,
         theta_noise_m=round(noise, 5),
+        theta_noise_share=(),
         action_scale_m=round(scale * base.action_scale_m, 4),
         pusher_radius_m=pusher_radius_m,
         layout=layout,

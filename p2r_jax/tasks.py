@@ -170,9 +170,10 @@ class Task:
       asset: shipped asset name or folder.
       theta: components of theta, in order.
       theta_input: what the policy sees as theta in training: ``true``, ``noisy``
-        (plus per-episode Gaussian noise) or ``constant`` (the training mean, so
-        the policy never sees theta).
+        (plus per-episode Gaussian noise), ``belief`` (mean and sigma of an honest belief)
+        or ``constant`` (the training mean, so the policy never sees theta).
       theta_noise_m: standard deviation of that noise.
+      theta_noise_share: share of it that each component of theta gets; empty: all of it.
       actor_history: rows of history that the policy itself sees; 0 for none.
       dynamics: ``planar`` (fast), ``planar_mjx`` (its MJX twin) or ``contact``.
       control_period_s: one action per period.
@@ -180,14 +181,19 @@ class Task:
       episode_length: actions per episode.
       history: length of the estimator's window.
       pusher_radius_m: ours; the paper does not give one.
+      trial_friction: range of the friction in trials; None is the one of training. A task that
+        trains in a wider world than another is judged in the same.
+      fusion_rule: how its loop fuses prior and estimate, a name of ``fusion.RULES``; None is
+        the paper's.
       planar, planar_mjx, contact: numerical settings, used by the chosen dynamics.
     """
 
     name: str
     asset: str
     theta: tuple[ThetaSpec, ...]
-    theta_input: Literal["true", "noisy", "constant"] = "true"
+    theta_input: Literal["true", "noisy", "belief", "constant"] = "true"
     theta_noise_m: float = 0.015
+    theta_noise_share: tuple[float, ...] = ()
     actor_history: int = 0
     dynamics: Literal["planar", "planar_mjx", "contact"] = "planar"
     control_period_s: float = 1.0
@@ -195,6 +201,8 @@ class Task:
     episode_length: int = 100
     history: int = 10
     pusher_radius_m: float = 0.0125
+    trial_friction: tuple[float, float] | None = None
+    fusion_rule: str | None = None
     layout: Layout = field(default_factory=Layout)
     physics: PhysicsRanges = field(default_factory=PhysicsRanges)
     curriculum: Curriculum = field(default_factory=Curriculum)
@@ -289,6 +297,8 @@ def push_tblock_plus() -> Task:
     The paper varies weight, friction and yaw. Here also where the block rests (from its
     area to its rim), where its mass lies across the axis, and the pusher's own friction. A
     real block differs in these, and so does ``reality-test``; its values chose none of ours.
+    Trials are those of ``push_tblock``. Prior and estimate are fused by the rule that
+    ``experiments/fusion_rules.py`` chose.
     """
     base = push_tblock()
     physics = replace(
@@ -299,7 +309,32 @@ def push_tblock_plus() -> Task:
         rim_share=(0.0, 1.0),
     )
     planar = replace(base.planar, contact_sweeps=4)  # converged: no order of contacts to learn
-    return replace(base, name="push_tblock_plus", physics=physics, planar=planar)
+    return replace(
+        base,
+        name="push_tblock_plus",
+        physics=physics,
+        planar=planar,
+        trial_friction=base.physics.friction,
+        fusion_rule="doubt",
+    )
+
+
+@register
+def push_tblock_xy() -> Task:
+    """``push_tblock_plus`` whose policy is told the centre of mass in x and y.
+
+    The world is the same; where the mass lies across the axis is no nuisance here but the
+    second component of theta. The noise of phase 1.5 is scaled to each range.
+    """
+    base = push_tblock_plus()
+    (along,), side = base.theta, base.physics.off_axis_m
+    _, across = _com_xy((along.low, along.high), (-side, side))
+    return replace(
+        base,
+        name="push_tblock_xy",
+        theta=(along, across),
+        theta_noise_share=(1.0, round(across.std / along.std, 3)),
+    )
 
 
 @register

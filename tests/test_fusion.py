@@ -15,6 +15,7 @@ from p2r_jax.fusion import (
     ensemble_moments,
     evidence,
     fuse,
+    no_wider,
     remember,
     update,
 )
@@ -145,6 +146,23 @@ def test_a_confidently_wrong_prior_is_given_up_when_interaction_contradicts_it()
     assert float(doubting(wrong, TRAINING, seen, 0.1).mean[0]) > 5.0
     nothing = doubting(wrong, TRAINING, Evidence.none(1), 0.1)
     np.testing.assert_allclose(nothing.mean, 0.9 * -2.0 + 0.1 * 2.0, rtol=1e-6)
+
+
+@pytest.mark.parametrize("sigma", [3.0, 6.0, 1e3, np.inf])
+def test_a_prior_wider_than_the_training_range_becomes_the_training_prior(sigma):
+    wide = gaussian(-8.0, sigma)
+    mean, variance = numbers(no_wider(wide, TRAINING))
+    told = 9.0 / sigma**2  # its share of the precision
+    np.testing.assert_allclose((mean, variance), (told * -8 + (1 - told) * 2, 9.0), rtol=1e-5)
+    assert numbers(no_wider(gaussian(-8.0, 1.0), TRAINING)) == (-8.0, 1.0)
+
+
+def test_without_a_prior_a_trace_of_evidence_moves_no_rule_out_of_the_training_range():
+    trace = Gaussian(TRAINING.mean + 0.4, 0.999 * TRAINING.variance)
+    for name, rule in RULES.items():
+        past = Evidence.none(1) if rule.remember else None
+        belief, _ = rule.believe(gaussian(0.0, np.inf), trace, TRAINING, past, 10)
+        assert abs(float(belief.mean[0]) - 2.0) < 1.0, name
 
 
 def test_every_rule_by_name_is_between_its_sources_and_the_papers_is_eq_4():

@@ -1,5 +1,6 @@
 """The learner: exact resume, one trace, seeds on an axis, and Brax's stock loop as twin."""
 
+import json
 from dataclasses import replace
 
 import jax
@@ -12,7 +13,7 @@ from flax import struct
 
 from p2r_jax.compat import enable_stock_brax_training
 from p2r_jax.contracts import write_contract
-from p2r_jax.files import load_pytree, save_pytree
+from p2r_jax.files import load_pytree, save_pytree, write_json
 from p2r_jax.policy.policy import (
     Policy,
     contract_of,
@@ -244,6 +245,13 @@ def test_a_policy_that_never_saw_theta_ignores_it(tmp_path, small_task):
         assert np.array_equal(low, high) == same
 
 
+def forget_settings(folder, *names):
+    record = json.loads((folder / "config.json").read_text())
+    for name in names:
+        del record["ppo"][name]
+    write_json(folder / "config.json", record)
+
+
 def test_interrupted_run_leaves_a_checkpoint_and_resumes_to_the_same_result(
     tmp_path, small_task, monkeypatch
 ):
@@ -265,6 +273,7 @@ def test_interrupted_run_leaves_a_checkpoint_and_resumes_to_the_same_result(
         patch.setattr(module.MetricLog, "write", interrupt)
         with pytest.raises(KeyboardInterrupt):
             train(config)
+    forget_settings(config.out, "action_head", "memory")  # as an older version wrote it
     resumed = train(replace(config, resume=True))
     assert_same(straight.params, resumed.params)
     assert resumed.contract.steps == straight.contract.steps
@@ -272,6 +281,9 @@ def test_interrupted_run_leaves_a_checkpoint_and_resumes_to_the_same_result(
         train(config)
     other = replace(config, resume=True, ppo=replace(SMALL, learning_rate=1e-3))
     with pytest.raises(ValueError, match=r"ppo.learning_rate = 0.0005, not 0.001"):
+        train(other)
+    other = replace(config, resume=True, ppo=replace(SMALL, action_head="categorical"))
+    with pytest.raises(ValueError, match=r"ppo.action_head = None, not categorical"):
         train(other)
 
 

@@ -2,7 +2,7 @@
 
 import jax.numpy as jnp
 import numpy as np
-from robustness import LOST_EVERY, SWEEPS, LostTracking, belief
+from robustness import LOST_EVERY, SWEEPS, LostTracking, belief, over_seeds
 
 from p2r_jax.tasks import load_task
 from p2r_jax.types import Measurement, PlanarPose
@@ -46,3 +46,24 @@ def test_every_level_is_a_case_and_wrong_priors_are_wrong_by_as_much_as_they_say
             assert np.isfinite(prior.mean).all()
     wrong = belief(SWEEPS["prior off, sigma 1 cm"].case(-8), TASK, truth)
     np.testing.assert_allclose([wrong.mean[0], wrong.variance[0]], [-0.02, 1e-4], rtol=1e-5)
+
+
+def test_robustness_is_a_mean_over_training_seeds_with_every_seed_beside_it():
+    cells = [
+        {"seed": seed, "sweep": "mass", "level": "2", "method": "dr", "hardware": {"value": rate}}
+        for seed, rate in ((1, 0.5), (0, 0.9), (2, 0.7))
+    ]
+    cell = over_seeds(cells)["mass"]["2"]["dr"]
+    assert cell["per_seed"] == [0.9, 0.5, 0.7]
+    np.testing.assert_allclose(cell["mean"]["value"], 0.7)
+    assert cell["mean"]["low"] < 0.5
+
+
+def test_what_a_prior_says_is_tried_in_the_training_dynamics_and_sensing_in_reality_dev():
+    worlds = {name: sweep.case(sweep.levels[0]).world for name, sweep in SWEEPS.items()}
+    assert worlds["prior off, sigma 1 cm"] is None
+    assert worlds["weight"] is None
+    assert all(
+        worlds[name].name == "reality-dev"
+        for name in ("friction", "mass", "latency", "tracking lost", "pose noise")
+    )

@@ -42,12 +42,12 @@ def test_one_seed_has_a_mean_and_no_interval():
 def test_differences_are_paired_by_seed():
     seeds = [result({"privileged": a, "dr": a - 4}) for a in (10, 14, 18)]
     rows = {row["method"]: row for row in merge(seeds)}
-    difference = rows["dr"]["hardware"]["minus_reference"]
+    difference = rows["dr"]["hardware"]["minus"]["privileged"]
     np.testing.assert_allclose([difference[k] for k in ("value", "low", "high")], -0.2)
     assert rows["dr"]["hardware"]["per_seed"] == [0.3, 0.5, 0.7]
     assert rows["dr"]["hardware"]["pooled"]["value"] == pytest.approx(30 / 60)
     assert rows["dr"]["theta_rmse_m"] is None
-    assert "minus_reference" not in rows["privileged"]["hardware"]
+    assert list(rows["privileged"]["hardware"]["minus"]) == ["dr"]
 
 
 def test_seeds_that_met_other_trials_or_lack_a_cell_are_refused():

@@ -125,6 +125,11 @@ def check_networks(spec: LoopSpec, policy: Policy, ensemble: Ensemble, where: st
                 raise ValueError(
                     f"{where}: the {kind} has {name} = {found!r}, the loop {wanted[name]!r}"
                 )
+    if policy.contract.memory:
+        raise ValueError(
+            f"{where}: the policy is recurrent, and no bundle carries a policy's memory; "
+            "`p2r evaluate` runs it"
+        )
     if policy.contract.history not in (0, spec.history):
         raise ValueError(
             f"{where}: the policy reads {policy.contract.history} rows of history, the loop "

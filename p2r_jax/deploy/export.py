@@ -19,7 +19,7 @@ from p2r_jax.deploy.loop import ThetaSource
 from p2r_jax.deploy.polygon import Point
 from p2r_jax.estimator.ensemble import Ensemble, load_ensemble, save_ensemble
 from p2r_jax.files import new_folder, provenance, write_json
-from p2r_jax.fusion import PAPER, RULES, FusionRule
+from p2r_jax.fusion import FusionRule, rule_named
 from p2r_jax.policy.policy import Phase, Policy, load_policy, save_policy
 from p2r_jax.sim.asset import ASSET_ROOT, Asset
 from p2r_jax.sim.observation import FEATURES
@@ -39,8 +39,9 @@ class ExportConfig:
       checkpoints: folder with the policy and ``estimator``; by default the shipped ones.
       policy: which policy of that folder.
       source: which theta the policy is told: the prior fused with the estimate, the
-        estimate alone, or what is given as the prior.
-      rule: how prior and estimate are fused, a name of ``fusion.RULES``.
+        estimate alone, what is given as the prior, or, with ``explore``, the fused belief
+        displaced until it is sure.
+      rule: how prior and estimate are fused, a name of ``fusion.RULES``; None is the task's.
       stablehlo, onnx: also write the step itself in this form, checked against JAX.
       overwrite: allow a folder that is not empty.
     """
@@ -50,7 +51,7 @@ class ExportConfig:
     checkpoints: Path | None = None
     policy: Phase = "noisy"
     source: ThetaSource = "fused"
-    rule: str = "paper"
+    rule: str | None = None
     stablehlo: bool = False
     onnx: bool = False
     overwrite: bool = False
@@ -65,14 +66,13 @@ def export(config: ExportConfig) -> RobotBundle:
       ValueError: for a checkpoint of another task, or a form that deviates from the step.
       FileExistsError: if ``out`` is not empty.
     """
-    if config.rule not in RULES:
-        raise KeyError(f"no fusion rule {config.rule!r} (rules: {', '.join(RULES)})")
     task = load_task(config.task)
+    rule = rule_named(config.rule or task.fusion_rule)
     root = config.checkpoints or CHECKPOINT_ROOT / task.name
     policy = load_policy(root / config.policy, task)
     ensemble = load_ensemble(root / "estimator", task)
     forms = tuple(form for form in ("stablehlo", "onnx") if getattr(config, form))
-    spec = loop_spec(task, config.source, RULES[config.rule])
+    spec = loop_spec(task, config.source, rule)
     bundle = write_bundle(config.out, task, policy, ensemble, spec, forms, config.overwrite)
     size = sum(path.stat().st_size for path in config.out.rglob("*") if path.is_file())
     print(f"{config.out}: {task.name}, {config.policy} policy, {size / 1e6:.1f} MB")
@@ -92,7 +92,7 @@ def write_bundle(
 ) -> RobotBundle:
     """Write networks and task; ``bundle.json`` comes last, so half a bundle is none.
 
-    ``spec`` is the task's by default, with the paper's fusion.
+    ``spec`` is the task's by default.
     """
     spec = spec or loop_spec(task)
     check_networks(spec, policy, ensemble, f"task {task.name!r}")
@@ -113,13 +113,15 @@ def write_bundle(
     return load_bundle(folder, task)
 
 
-def loop_spec(task: Task, source: ThetaSource = "fused", rule: FusionRule = PAPER) -> LoopSpec:
-    """What the loop needs of a task."""
+def loop_spec(
+    task: Task, source: ThetaSource = "fused", rule: FusionRule | None = None
+) -> LoopSpec:
+    """What the loop needs of a task, whose fusion rule is the default."""
     (low_x, low_y), (high_x, high_y) = task.layout.lower, task.layout.upper
     return LoopSpec(
         task=task.name,
         source=source,
-        rule=rule,
+        rule=rule or rule_named(task.fusion_rule),
         control_period_s=task.control_period_s,
         action_scale_m=task.action_scale_m,
         history=task.history,

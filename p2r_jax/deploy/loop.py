@@ -17,7 +17,9 @@ from p2r_jax.sim.observation import policy_features
 from p2r_jax.sim.window import Window
 from p2r_jax.types import Gaussian, Measurement, PlanarPose
 
-ThetaSource = Literal["given", "estimate", "fused"]
+ThetaSource = Literal["given", "estimate", "fused", "explore"]
+EXPLORE_ABOVE = 0.3  # of theta's standard deviation in training
+SWAY, SWAYS_PER_TURN = 2.0, 3
 
 
 @struct.dataclass
@@ -44,7 +46,8 @@ class Bundle:
         """Memory at the start of an episode."""
         contract = self.ensemble.contract
         past = Evidence.none(len(contract.theta)) if self.rule.remember else None
-        return Memory.empty(contract.history).replace(past=past)
+        blank = Memory.empty(contract.history)
+        return blank.replace(past=past, policy=self.policy.empty_memory())
 
 
 @struct.dataclass
@@ -55,11 +58,13 @@ class Memory:
       window: history of the estimator.
       sent: the action that was really sent last.
       past: evidence about theta so far; None where the rule remembers nothing.
+      policy: what a recurrent policy remembers; None for the others.
     """
 
     window: Window
     sent: Float[Array, " 2"]
     past: Evidence | None = None
+    policy: Float[Array, " m"] | None = None
 
     @classmethod
     def empty(cls, history: int) -> "Memory":
@@ -77,6 +82,31 @@ class Diagnostics:
     theta: Float[Array, " k"]
 
 
+def told(
+    bundle: Bundle, estimate: Gaussian, fused: Gaussian, object_yaw: Float[Array, ""]
+) -> Gaussian:
+    """Which belief about theta the policy is told, as ``bundle.source`` says."""
+    if bundle.source == "explore":
+        return explore(fused, bundle.ensemble.contract.training_prior, object_yaw)
+    return {"given": bundle.prior, "estimate": estimate, "fused": fused}[bundle.source]
+
+
+def explore(fused: Gaussian, training: Gaussian, object_yaw: Float[Array, ""]) -> Gaussian:
+    """What a policy is told so that its first pushes inform.
+
+    A push that is aimed through where the centre of mass really is turns nothing and says
+    little. Until the fused belief about a component is surer than ``EXPLORE_ABOVE`` of its
+    standard deviation in training, the policy hears it displaced within that belief, by up to
+    ``SWAY`` of its standard deviations; as the object turns, the displacement sweeps to both
+    sides, each component with a phase of its own. Nothing has to be remembered.
+    """
+    limit = jnp.sqrt(training.variance)
+    sigma = jnp.sqrt(fused.variance)
+    phase = jnp.pi / 2 * jnp.arange(fused.mean.shape[-1])
+    aside = SWAY * jnp.minimum(sigma, limit) * jnp.sin(SWAYS_PER_TURN * object_yaw + phase)
+    return fused.replace(mean=fused.mean + jnp.where(sigma > EXPLORE_ABOVE * limit, aside, 0.0))
+
+
 def loop_step(
     bundle: Bundle, memory: Memory, measurement: Measurement
 ) -> tuple[Float[Array, " 2"], Memory, Diagnostics]:
@@ -92,8 +122,9 @@ def loop_step(
     fused, past = bundle.rule.believe(
         bundle.prior, estimate, contract.training_prior, memory.past, contract.history
     )
-    theta = {"given": bundle.prior.mean, "estimate": estimate.mean, "fused": fused.mean}[
-        bundle.source
-    ]
-    action = jnp.clip(bundle.policy(features, theta, window), -1.0, 1.0)
-    return action, Memory(window, action, past), Diagnostics(bundle.prior, estimate, fused, theta)
+    belief = told(bundle, estimate, fused, measurement.object_pose.yaw)
+    heard = bundle.policy.hears(belief)
+    action, recalled = bundle.policy.act(features, heard, window, memory.policy)
+    action = jnp.clip(action, -1.0, 1.0)
+    known = Diagnostics(bundle.prior, estimate, fused, belief.mean)
+    return action, Memory(window, action, past, recalled), known

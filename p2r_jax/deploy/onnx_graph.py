@@ -16,6 +16,7 @@ except ImportError as error:
 
 from p2r_jax.deploy.bundle import LoopSpec
 from p2r_jax.deploy.controller import StepInputs, empty_inputs
+from p2r_jax.deploy.loop import EXPLORE_ABOVE, SWAY, SWAYS_PER_TURN
 from p2r_jax.estimator.ensemble import LOG_VARIANCE_RANGE, Ensemble
 from p2r_jax.fusion import VARIANCE_CAP, VARIANCE_FLOOR
 from p2r_jax.policy.policy import Policy
@@ -74,9 +75,9 @@ def step_model(spec: LoopSpec, policy: Policy, ensemble: Ensemble) -> onnx.Model
     """The whole step: ``StepInputs`` to ``StepOutputs``, by name.
 
     Raises:
-      ValueError: for an estimator or a fusion rule that is not written out here.
+      ValueError: for a policy, an estimator or a fusion rule that is not written out here.
     """
-    _check(spec, ensemble)
+    _check(spec, policy, ensemble)
     g, names = Graph(), StepInputs(*StepInputs._fields)
     row = features(g, names)
     window = g.join(g.cut(names.features, 1, spec.history, 0), _as_row(g, row), axis=0)
@@ -85,20 +86,44 @@ def step_model(spec: LoopSpec, policy: Policy, ensemble: Ensemble) -> onnx.Model
     estimate = moments(g, moved, ensemble)
     prior = names.prior_mean, names.prior_variance
     fused = fusion(g, prior, estimate)
-    theta = {"given": prior, "estimate": estimate, "fused": fused}[spec.source][0]
+    beliefs = {"given": prior, "estimate": estimate, "fused": fused}
+    theta = told(g, names, spec, ensemble.contract.theta_std, beliefs)
     known = g.join(act(g, row, theta, moved, policy), theta, *estimate, *fused)
     past = {name: getattr(names, name) for name in StepInputs._fields[-2:]}  # as it was
     made = {"known": known, "features": window, "actions": actions, **past}
     return _model(g, made, spec)
 
 
-def _check(spec: LoopSpec, ensemble: Ensemble) -> None:
+def _check(spec: LoopSpec, policy: Policy, ensemble: Ensemble) -> None:
+    if policy.contract.action_head != "gaussian":
+        raise ValueError(
+            "ONNX covers policies with a gaussian action head; this one is "
+            f"{policy.contract.action_head}: export it with --stablehlo"
+        )
+    if policy.contract.sees_sigma:
+        raise ValueError(
+            "ONNX covers policies that hear theta alone; this one hears how sure it is, too: "
+            "export it with --stablehlo"
+        )
     contract = ensemble.contract
     if contract.network != "mlp" or contract.outline or not spec.rule.is_paper:
         raise ValueError(
             "ONNX covers MLP estimators that are not told about contact, and the paper's "
             f"fusion; this is {contract.network!r} with {spec.rule}: export it with --stablehlo"
         )
+
+
+def told(g: Graph, names: StepInputs, spec: LoopSpec, std: Sequence, beliefs: dict) -> str:
+    """``deploy.loop.told``; beliefs are mean and variance, ``std`` is theta's in training."""
+    mean, variance = beliefs["fused" if spec.source == "explore" else spec.source]
+    if spec.source != "explore":
+        return mean
+    limit, sigma = np.array(std), g.op("Sqrt", variance)
+    turned = g.op("Mul", float(SWAYS_PER_TURN), g.cut(names.measurement, 2, 3, 0))
+    phase = np.pi / 2 * np.arange(len(limit))
+    aside = g.op("Mul", g.op("Min", sigma, limit), g.op("Sin", g.op("Add", turned, phase)))
+    unsure = g.op("Cast", g.op("Greater", sigma, EXPLORE_ABOVE * limit), to=onnx.TensorProto.FLOAT)
+    return g.op("Add", mean, g.op("Mul", SWAY, g.op("Mul", unsure, aside)))
 
 
 def features(g: Graph, names: StepInputs) -> str:

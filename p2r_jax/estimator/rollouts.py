@@ -6,6 +6,7 @@ frozen policy hears the current ensemble's own estimate, as in RMA; or that esti
 fused with a prior, as later in use, but with one drawn independently of the truth.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import jax
@@ -20,7 +21,7 @@ from p2r_jax.sim.observation import policy_features
 from p2r_jax.sim.push import PushEnv, theta_of
 from p2r_jax.sim.window import Window
 from p2r_jax.tasks import Task
-from p2r_jax.types import Gaussian, Measurement, PlanarPose
+from p2r_jax.types import Gaussian, Measurement, PhysicsParams, PlanarPose
 
 
 @dataclass(frozen=True)
@@ -119,8 +120,13 @@ def collect(
     drive: Drive,
     key: Array,
     episodes: int,
+    truth: Callable[[PhysicsParams], Array] | None = None,
 ) -> Episodes:
-    """Roll out ``episodes`` full episodes; the policy hears what ``drive`` says."""
+    """Roll out ``episodes`` full episodes; the policy hears what ``drive`` says.
+
+    ``theta`` of the result is that of the physics, or what ``truth`` makes of them.
+    """
+    truth = truth or (lambda physics: theta_of(physics, len(env.task.theta)))
 
     def episode(key):
         key_reset, key_draw, key_steps, key_drive = jax.random.split(key, 4)
@@ -137,13 +143,13 @@ def collect(
             window = window.push(features, sent)
             estimate = ensemble(window)
             row = (features, sent, inner.dynamics.contact > 0, estimate)
-            action = policy(features, fuse(prior, estimate).mean, window)
+            action = policy(features, policy.hears(fuse(prior, estimate)), window)
             return (env.step(state, gain * action), action, window), row
 
         keys = jax.random.split(key_steps, env.task.episode_length)
         start = (state, jnp.zeros(2), window)
         _, (features, sent, contact, estimate) = jax.lax.scan(step, start, keys)
-        theta = theta_of(state.pipeline_state.physics, len(env.task.theta))
+        theta = truth(state.pipeline_state.physics)
         return Episodes(features, sent, contact.astype(jnp.float32), theta, estimate)
 
     return jax.vmap(episode)(jax.random.split(key, episodes))

@@ -237,6 +237,12 @@ class EstimatorTraining:
         padded = Window(jnp.pad(data.features, before), jnp.pad(data.sent, before))
         return transitions(padded, self.contract)
 
+    def loss(
+        self, params: dict, rows: Float[Array, "n t r"], target: Float[Array, "n k"]
+    ) -> Float[Array, ""]:
+        """NLL of scaled theta, given the rows of windows."""
+        return gaussian_nll(*self.net.apply(params, rows), target)
+
     def member_step(self, params, optimizer, key, rows, theta):
         """One Adam step of one member on its own random windows.
 
@@ -262,10 +268,7 @@ class EstimatorTraining:
             drawn = drawn.at[:count].set(self.logged[0][pick])
             target = target.at[:count].set(self.logged[1][pick])
 
-        def loss(params):
-            return gaussian_nll(*self.net.apply(params, drawn), target)
-
-        value, gradient = jax.value_and_grad(loss)(params)
+        value, gradient = jax.value_and_grad(self.loss)(params, drawn, target)
         updates, optimizer = self.optimizer.update(gradient, optimizer)
         return optax.apply_updates(params, updates), optimizer, value
 

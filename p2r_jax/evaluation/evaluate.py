@@ -20,6 +20,7 @@ from p2r_jax.evaluation.outcomes import compare, summarize
 from p2r_jax.evaluation.report import markdown
 from p2r_jax.evaluation.training_world import TrainingWorld
 from p2r_jax.evaluation.trials import TrialRecord, World, run_trials
+from p2r_jax.evaluation.true_physics import true_physics
 from p2r_jax.files import as_record, provenance, start_run, write_atomic, write_json
 from p2r_jax.prior.prior import Prior, load_prior
 from p2r_jax.sim.reality import REALITIES, Reality, reality
@@ -119,7 +120,8 @@ def run_cell(
     name: str, world: World, checkpoints: Checkpoints, task: Task, prior: Prior, on_step=None
 ) -> TrialRecord:
     """One method in a world that was just set up."""
-    bundle = make_bundle(name, checkpoints, task, prior, world.theta)
+    physics = true_physics(world) if method(name).given == "encoding" else None
+    bundle = make_bundle(name, checkpoints, task, prior, world.theta, physics)
     return run_trials(world, bundle, task.episode_length, on_step)
 
 
@@ -145,6 +147,8 @@ def describe_world(dynamics: str, task: Task) -> dict:
 def describe_checkpoints(checkpoints: Checkpoints) -> dict:
     """Contracts by folder; null for an estimator that was not there."""
     contracts = {k: as_record(p.contract) for k, p in checkpoints.policies.items()}
+    if checkpoints.adaptor is not None:
+        contracts["adaptor"] = as_record(checkpoints.adaptor.contract)
     estimator = as_record(checkpoints.ensemble.contract) if checkpoints.informed else None
     return contracts | {"estimator": estimator}
 

@@ -71,14 +71,17 @@ def first_success_s(outcomes: Outcomes, task: Task) -> Float[np.ndarray, " m"]:
     return success[success.any(1)].argmax(1) * task.control_period_s
 
 
-def theta_rmse(record: TrialRecord, belief: str) -> float:
-    """RMSE over trials, actions and components, m.
+def theta_rmse(record: TrialRecord, belief: str) -> float | None:
+    """RMSE over trials, actions and components, m; None if the belief is not about theta.
 
     Args:
       record: of a method.
       belief: field of the record: ``theta_used``, ``estimate_mean``, ``fused_mean``, ...
     """
-    error = getattr(record, belief) - record.theta_true[:, None]
+    believed = getattr(record, belief)
+    if believed.shape[-1] != record.theta_true.shape[-1]:
+        return None
+    error = believed - record.theta_true[:, None]
     return float(np.sqrt(np.mean(error**2)))
 
 

@@ -14,6 +14,7 @@ from p2r_jax.policy.policy import load_policy
 from p2r_jax.sim.dump import load_dump, replay
 from p2r_jax.sim.push import PushEnv
 from p2r_jax.tasks import load_task
+from p2r_jax.types import Gaussian
 
 
 @dataclass(frozen=True)
@@ -88,19 +89,22 @@ def play_episode(config: PlayConfig) -> None:
     truth = state.pipeline_state.physics.com[: len(task.theta)]
     told = truth if config.theta_m is None else jnp.full_like(truth, config.theta_m)
 
-    def act(state, key):
+    def act(state, memory, key):
         if policy is not None:
-            return policy(state.obs["state"][: -len(task.theta)], told)
+            heard = policy.hears(Gaussian(told, jnp.zeros_like(told)))
+            return policy.act(state.obs["state"][: -len(task.theta)], heard, memory=memory)
         if config.actions == "zero":
-            return jnp.zeros(2)
-        return jax.random.uniform(key, (2,), minval=-1.0, maxval=1.0)
+            return jnp.zeros(2), None
+        return jax.random.uniform(key, (2,), minval=-1.0, maxval=1.0), None
 
-    def step(state, key):
-        before = env.measure(state.pipeline_state)
-        return env.step(state, act(state, key)), before
+    def step(state_and_memory, key):
+        state, memory = state_and_memory
+        action, memory = act(state, memory, key)
+        return (env.step(state, action), memory), env.measure(state.pipeline_state)
 
     keys = jax.random.split(key_act, task.episode_length)
-    state, seen = jax.jit(lambda s: jax.lax.scan(step, s, keys))(state)
+    start = state, policy.empty_memory() if policy is not None else None
+    (state, _), seen = jax.jit(lambda s: jax.lax.scan(step, s, keys))(start)
     last = env.measure(state.pipeline_state)
     seen = jax.tree.map(lambda a, b: np.concatenate([a, b[None]]), seen, last)
     config.out.parent.mkdir(parents=True, exist_ok=True)

@@ -35,8 +35,8 @@ def merge(results: Sequence[dict]) -> list[dict]:
 
     Returns:
       rows with, per success criterion, the rate of each seed, its mean with an interval over
-      seeds, the pooled rate with Wilson's interval over trials, and the difference to the
-      reference method, paired by seed; errors and times as means over seeds.
+      seeds, the pooled rate with Wilson's interval over trials, and the difference to every
+      other method, paired by seed; errors and times as means over seeds.
 
     Raises:
       ValueError: if the seeds did not meet the same trials, or lack a cell.
@@ -54,10 +54,10 @@ def merge(results: Sequence[dict]) -> list[dict]:
     for index, rows in enumerate(by_seed):
         if missing := [c for c in cells if c not in rows]:
             raise ValueError(f"training seed {index} lacks {missing[0]}; finish its evaluation")
-    return [_row(cell, by_seed, first["reference"]) for cell in cells]
+    return [_row(cell, by_seed) for cell in cells]
 
 
-def _row(cell: tuple[str, str], by_seed: list[dict], reference: str) -> dict:
+def _row(cell: tuple[str, str], by_seed: list[dict]) -> dict:
     condition, method = cell
     own = [rows[cell] for rows in by_seed]
     row: dict = {"condition": condition, "method": method, "seeds": len(own), "trials": own[0]["n"]}
@@ -67,10 +67,13 @@ def _row(cell: tuple[str, str], by_seed: list[dict], reference: str) -> dict:
         row[name] = {
             "per_seed": rates, "mean": as_json(mean_over_seeds(rates)), "pooled": as_json(pooled)
         }  # fmt: skip
-        against = [rows.get((condition, reference)) for rows in by_seed]
-        if method != reference and all(against):
-            gaps = [a - b[name]["value"] for a, b in zip(rates, against, strict=True)]
-            row[name]["minus_reference"] = as_json(mean_over_seeds(gaps))
+        row[name]["minus"] = {
+            other: as_json(mean_over_seeds(
+                [a - rows[condition, other][name]["value"]
+                 for a, rows in zip(rates, by_seed, strict=True)]
+            ))
+            for where, other in by_seed[0] if where == condition and other != method
+        }  # fmt: skip
     for name in ("position_error_m", "yaw_error_rad"):
         row[name] = as_json(mean_over_seeds([r[name]["mean"]["value"] for r in own]))
     times = [r["first_success_s"]["value"] for r in own if r["first_success_s"]["value"]]

@@ -14,14 +14,27 @@ from p2r_jax.types import Measurement, PlanarPose, wrap_angle
 
 
 class TrainingWorld:
-    """N episodes of ``PushEnv`` from the real start; no noise, latency or lag."""
+    """N episodes of ``PushEnv`` from the real start; no noise, latency or lag.
 
-    def __init__(self, task: Task, trials: Trials):
-        """Set all trials to their start."""
+    Attributes:
+      physics: the truth, leaves Float[N, ...].
+    """
+
+    def __init__(self, task: Task, trials: Trials, off_axis_m: float = 0.0):
+        """Set all trials to their start.
+
+        Args:
+          task: whose dynamics.
+          trials: what differs between them.
+          off_axis_m: the centre of mass lies off the x axis by up to this, per trial.
+        """
         self._env, reset_to, self._step = _compiled(task)
         physics = jax.vmap(partial(self._env.physics_for, trials.mass_properties))(
             jnp.asarray(trials.friction, jnp.float32)
         )
+        aside = jnp.asarray(off_axis_m * trials.off_axis_share, jnp.float32)
+        physics = physics.replace(com=physics.com.at[:, 1].add(aside))
+        self.physics = physics
         layout, n = task.layout, trials.count
         pose = PlanarPose(
             jnp.tile(jnp.array(layout.start_xy), (n, 1)), jnp.asarray(trials.yaw_rad, jnp.float32)

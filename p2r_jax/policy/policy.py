@@ -12,11 +12,16 @@ from jaxtyping import Array, Float
 
 from p2r_jax.contracts import read_contract, write_contract
 from p2r_jax.files import git_revision, load_pytree, save_pytree
-from p2r_jax.sim.observation import FEATURES
+from p2r_jax.fusion import no_wider
+from p2r_jax.policy.actor import make_actor
+from p2r_jax.policy.heads import ActionHead
+from p2r_jax.sim.observation import FEATURES, scale_told
 from p2r_jax.sim.window import Window, window_inputs, window_size
 from p2r_jax.tasks import Task
+from p2r_jax.types import Gaussian
 
-Phase = Literal["privileged", "noisy", "dr", "dr-history"]  # what ``policy.train`` trains
+# what ``policy.train`` trains
+Phase = Literal["privileged", "noisy", "belief", "dr", "dr-history", "dr-recurrent", "latent"]
 STD_FLOOR = 1e-6  # a constant input (dr's theta) must not be divided by zero
 
 
@@ -35,6 +40,8 @@ class PolicyContract:
       steps: control steps of training.
       git: revision that trained it.
       history: rows of the window that it sees besides the features; 0 for none.
+      action_head: distribution of its actions in training, see ``policy.heads``.
+      memory: size of its recurrent state, see ``policy.actor``; 0 for none.
     """
 
     task: str
@@ -49,6 +56,8 @@ class PolicyContract:
     steps: int
     git: str
     history: int = 0
+    action_head: ActionHead = "gaussian"
+    memory: int = 0
 
     @property
     def sees_theta(self) -> bool:
@@ -56,10 +65,20 @@ class PolicyContract:
         return not self.phase.startswith("dr")
 
     @property
+    def sees_sigma(self) -> bool:
+        """Whether it is told how sure theta is, after theta itself."""
+        return self.phase == "belief"
+
+    @property
+    def theta_size(self) -> int:
+        """Length of what it is told about theta."""
+        return len(self.theta) * (2 if self.sees_sigma else 1)
+
+    @property
     def observation_size(self) -> int:
         """Length of what the network reads."""
         seen = window_size(self.history) if self.history else 0
-        return len(self.features) + len(self.theta) + seen
+        return len(self.features) + self.theta_size + seen
 
 
 @struct.dataclass
@@ -83,19 +102,70 @@ class Policy:
         theta: Float[Array, "*env k"],
         window: Window | None = None,
     ) -> Float[Array, "*env 2"]:
-        """Action in [-1, 1]^2.
+        """Action in [-1, 1]^2 of a policy without a memory, see ``act``.
+
+        Raises:
+          ValueError: if it has a memory, or for a window that is too short.
+        """
+        return self.act(features, theta, window)[0]
+
+    def act(
+        self,
+        features: Float[Array, "*env f"],
+        theta: Float[Array, "*env k"],
+        window: Window | None = None,
+        memory: Float[Array, "*env m"] | None = None,
+    ) -> tuple[Float[Array, "*env 2"], Float[Array, "*env m"] | None]:
+        """The deterministic action, and the memory to hand to the next step.
 
         Args:
           features: of now.
-          theta: in its own unit, m; ``dr`` ignores it.
+          theta: in its own unit, m, what ``hears`` makes of a belief; ``dr`` ignores it.
           window: that ends with ``features``; only a policy with a history looks at it, at
             as many of the last rows as it reads.
+          memory: what came out of the last step, ``empty_memory`` at the start of an
+            episode; None for a policy without one.
 
         Raises:
-          ValueError: if a policy with a history gets none, or a shorter one.
+          ValueError: if a policy with a history gets none, or a shorter one; if a recurrent
+            policy gets no memory, or one of another size; for a theta of another size.
         """
+        obs, actor = self._observation(features, theta, window), actor_network(self.contract)
+        if self.contract.memory:
+            size = 0 if memory is None else memory.shape[-1]
+            if size != self.contract.memory:
+                raise ValueError(
+                    f"this policy carries a memory of {self.contract.memory}, {size} are given; "
+                    "begin an episode with its empty_memory and hand on what act returns"
+                )
+            logits, memory = actor.policy_network.actor.apply(self.params, memory, obs)
+        else:
+            logits = actor.policy_network.apply(None, self.params, obs)
+        return actor.parametric_action_distribution.mode(logits), memory
+
+    def hears(self, belief: Gaussian) -> Float[Array, "*env n"]:
+        """What it is told of a belief: the mean, and behind it sigma if it was trained so.
+
+        Training knew no belief wider than its own prior: nor does the policy hear of one.
+        """
+        if not self.contract.sees_sigma:
+            return belief.mean
         c = self.contract
-        scaled = (theta - jnp.array(c.theta_mean)) / jnp.array(c.theta_std)
+        known = Gaussian(jnp.array(c.theta_mean), jnp.array(c.theta_std) ** 2)
+        belief = no_wider(belief, known)
+        return jnp.concatenate([belief.mean, jnp.sqrt(belief.variance)], -1)
+
+    def empty_memory(self, *batch: int) -> Float[Array, "*batch m"] | None:
+        """The memory at the start of an episode; None for a policy without one."""
+        return jnp.zeros((*batch, self.contract.memory)) if self.contract.memory else None
+
+    def _observation(self, features, theta, window) -> Float[Array, "*env n"]:
+        """What the network reads, normalised."""
+        c = self.contract
+        if theta.shape[-1] != c.theta_size:
+            told = ", ".join(c.theta)
+            raise ValueError(f"this policy is told {told}; {theta.shape[-1]} numbers are given")
+        scaled = scale_told(theta, jnp.array(c.theta_mean), jnp.array(c.theta_std))
         if not c.sees_theta:
             scaled = jnp.zeros_like(scaled)  # what it was trained on: the training mean
         seen = [features, scaled]
@@ -105,19 +175,24 @@ class Policy:
                 raise ValueError(f"this policy reads {c.history} rows of history, {rows} are given")
             last = Window(*(x[..., -c.history :, :] for x in (window.features, window.actions)))
             seen.append(window_inputs(last, c.action_scale_m))
-        obs = (jnp.concatenate(seen, -1) - self.mean) / self.std
-        actor = actor_network(c)
-        logits = actor.policy_network.apply(None, self.params, obs)
-        return actor.parametric_action_distribution.mode(logits)
+        return (jnp.concatenate(seen, -1) - self.mean) / self.std
 
 
 def actor_network(contract: PolicyContract):
     """Brax networks of the contract's sizes, without observation normalisation."""
     size = contract.observation_size
-    return networks.make_ppo_networks(size, 2, policy_hidden_layer_sizes=contract.layers)
+    stock = networks.make_ppo_networks(size, 2, policy_hidden_layer_sizes=contract.layers)
+    return make_actor(stock, size, 2, contract.layers, contract.action_head, contract.memory)
 
 
-def contract_of(task: Task, phase: str, layers: tuple[int, ...], steps: int) -> PolicyContract:
+def contract_of(
+    task: Task,
+    phase: str,
+    layers: tuple[int, ...],
+    steps: int,
+    action_head: ActionHead = "gaussian",
+    memory: int = 0,
+) -> PolicyContract:
     """The contract of a policy that is trained on ``task``."""
     return PolicyContract(
         task=task.name,
@@ -132,6 +207,8 @@ def contract_of(task: Task, phase: str, layers: tuple[int, ...], steps: int) -> 
         steps=steps,
         git=git_revision(),
         history=task.actor_history,
+        action_head=action_head,
+        memory=memory,
     )
 
 

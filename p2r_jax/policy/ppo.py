@@ -19,9 +19,11 @@ from brax.training.agents.ppo import losses, networks
 from flax import struct
 from jaxtyping import Array, Float
 
+from p2r_jax.policy.actor import MEMORY, blank_memory, hand_on, make_actor, remembering_policy
+from p2r_jax.policy.heads import ActionHead, action_distribution
+from p2r_jax.policy.latent import PHYSICS, LatentNetwork
 from p2r_jax.sim.training_env import TrainingEnv, UnrollRecord
 
-OBS_KEYS = ("state", "privileged_state")
 _COUNTED = ("nan_envs", "overflow_envs")  # metrics that are summed, as ``sim/``, not averaged
 
 
@@ -39,6 +41,8 @@ class PPOConfig:
       discount, gae_lambda, clip, value_cost, max_grad_norm: as usual.
       policy_layers, value_layers: hidden sizes.
       seed: of everything.
+      action_head: distribution of the actions, see ``policy.heads``.
+      memory: size of the actor's recurrent state, see ``policy.actor``; 0 for none.
     """
 
     total_steps: int = 12_000_000
@@ -58,6 +62,8 @@ class PPOConfig:
     policy_layers: tuple[int, ...] = (128, 128)
     value_layers: tuple[int, ...] = (128, 128)
     seed: int = 0
+    action_head: ActionHead = "gaussian"
+    memory: int = 0
 
     def __post_init__(self):
         if self.num_envs % self.num_minibatches:
@@ -65,6 +71,8 @@ class PPOConfig:
                 f"num_envs {self.num_envs} is not a multiple of num_minibatches "
                 f"{self.num_minibatches}"
             )
+        if self.memory < 0:
+            raise ValueError(f"ppo.memory is {self.memory}; give its size, or 0 for none")
 
     @property
     def steps_per_update(self) -> int:
@@ -99,8 +107,11 @@ class TrainState:
 
 
 def make_networks(observation_size: dict, action_size: int, config: PPOConfig):
-    """Brax PPO networks: the actor reads ``state``, the critic ``privileged_state``."""
-    return networks.make_ppo_networks(
+    """Brax PPO networks: the actor reads ``state``, the critic ``privileged_state``.
+
+    Where the environment also shows ``physics``, the actor has an encoder for it.
+    """
+    stock = networks.make_ppo_networks(
         observation_size,
         action_size,
         preprocess_observations_fn=running_statistics.normalize,
@@ -108,6 +119,18 @@ def make_networks(observation_size: dict, action_size: int, config: PPOConfig):
         value_hidden_layer_sizes=config.value_layers,
         policy_obs_key="state",
         value_obs_key="privileged_state",
+    )
+    if PHYSICS in observation_size:
+        head = action_distribution(config.action_head, action_size)
+        actor = LatentNetwork(config.policy_layers, head.param_size)
+        return stock.replace(policy_network=actor, parametric_action_distribution=head)
+    return make_actor(
+        stock,
+        observation_size["state"][0],
+        action_size,
+        config.policy_layers,
+        config.action_head,
+        config.memory,
     )
 
 
@@ -138,13 +161,16 @@ class PPO:
         sizes = self.env.observation_size
         if normalizer is None:
             normalizer = running_statistics.init_state(
-                {k: specs.Array(sizes[k], jnp.dtype("float32")) for k in OBS_KEYS}
+                {k: specs.Array(size, jnp.dtype("float32")) for k, size in sizes.items()}
             )
+        env_state = self.env.reset(jax.random.split(key_env, self.config.num_envs))
+        if self.config.memory:
+            env_state = blank_memory(env_state, self.config.memory)
         return TrainState(
             params=params,
             optimizer=self.optimizer.init(params),
             normalizer=normalizer,
-            env_state=self.env.reset(jax.random.split(key_env, self.config.num_envs)),
+            env_state=env_state,
             key=key_train,
             update=jnp.zeros((), jnp.int32),
         )
@@ -171,7 +197,8 @@ class PPO:
         key_refill, key_act, key_sgd, key = jax.random.split(state.key, 4)
         start = state.replace(env_state=self.env.refill(state.env_state, key_refill))
         env_state, data, env_metrics, seen = self._unroll(start, key_act, look)
-        normalizer = running_statistics.update(state.normalizer, data.observation)
+        shown = {k: data.observation[k] for k in self.env.observation_size}
+        normalizer = running_statistics.update(state.normalizer, shown)
         loss = functools.partial(
             losses.compute_ppo_loss,
             ppo_network=self.networks,
@@ -206,25 +233,36 @@ class PPO:
 
     def _unroll(self, state: TrainState, key_act, look: Callable):
         """Experience of shape [envs, time], its environment metrics, what ``look`` saw."""
-        policy = networks.make_inference_fn(self.networks)(
-            (state.normalizer, state.params.policy, state.params.value)
-        )
+        policy, remembers = self._policy(state), self.config.memory > 0
 
         def act(before, key):
             after, transition = acting.actor_step(
                 self.env, before, policy, key, extra_fields=("truncation",)
             )
+            if remembers:
+                after, transition = hand_on(after, transition)
             return after, (transition, after.metrics, look(before, transition.action, after))
 
         keys = jax.random.split(key_act, self.config.unroll_length)
         env_state, (data, metrics, seen) = jax.lax.scan(act, state.env_state, keys)
         # the loss bootstraps from the last next_observation only: drop the others
         data = data._replace(next_observation=jax.tree.map(lambda x: x[-1:], data.next_observation))
+        if remembers:
+            first = state.env_state.obs[MEMORY][None]
+            data = data._replace(observation=data.observation | {MEMORY: first})
         data = jax.tree.map(lambda x: jnp.swapaxes(x, 0, 1), data)
         counts = {f"sim/{k}": jnp.sum(metrics.pop(k)) for k in _COUNTED if k in metrics}
         metrics = counts | {f"env/{k}": jnp.mean(v) for k, v in metrics.items()}
         metrics["env/reserve_reuse"] = jnp.sum(env_state.info["reserve_reuse"])
         return env_state, data, metrics, seen
+
+    def _policy(self, state: TrainState) -> Callable:
+        """What acts: observations and a key to actions and what the loss needs of them."""
+        if self.config.memory:
+            return remembering_policy(self.networks, state.normalizer, state.params.policy)
+        return networks.make_inference_fn(self.networks)(
+            (state.normalizer, state.params.policy, state.params.value)
+        )
 
     def _shuffle(self, data, key):
         """Trajectories in random order, as [minibatches, envs per batch, time, ...]."""

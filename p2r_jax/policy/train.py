@@ -2,21 +2,34 @@
 
 Phases (Phys2Real section III): ``privileged`` sees the true theta; ``noisy``
 (phase 1.5) continues it with Gaussian noise on theta, constant per episode;
-``dr`` never sees theta and gets the steps of both, the same network, critic
-and curriculum; ``dr-history`` is ``dr`` that also sees what the estimator sees.
+``belief`` is told how sure theta is, too, anything from certain to unknown, and gets the
+steps of both; ``dr`` never sees theta and gets the steps of both, the same network, critic
+and curriculum; ``dr-history`` is ``dr`` that also sees what the estimator sees,
+``dr-recurrent`` is ``dr`` with a memory (``policy.actor``). ``latent`` is told an encoding
+of all physics, which it learns on the way, in the place of theta (``policy.latent``).
 """
 
+import functools
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from p2r_jax.files import check_same_run, load_pytree, note_resume, save_pytree, start_run
+from p2r_jax.files import (
+    CONFIG_FILE,
+    check_same_run,
+    load_pytree,
+    note_resume,
+    read_json,
+    save_pytree,
+    start_run,
+)
 from p2r_jax.policy.devices import DeviceChoice, Devices
+from p2r_jax.policy.latent import Encoder, PhysicsEnv, cut_apart, save_encoder
 from p2r_jax.policy.logging import MetricLog
 from p2r_jax.policy.policy import Phase, Policy, contract_of, policy_from_training, save_policy
 from p2r_jax.policy.ppo import PPO, PPOConfig, TrainState
@@ -28,10 +41,16 @@ from p2r_jax.tasks import Task, load_task
 THETA_INPUT = {
     "privileged": "true",
     "noisy": "noisy",
+    "belief": "belief",
     "dr": "constant",
     "dr-history": "constant",
+    "dr-recurrent": "constant",
+    "latent": "constant",
 }
 PHASES = tuple(THETA_INPUT)
+RECURRENT = "dr-recurrent"  # the one phase whose actor has a memory
+MEMORY = 64
+LATENT = "latent"
 RUN_FIELDS = ("task", "phase", "ppo")  # what a resumed run must share with its start
 LEARNER = "learner.msgpack"
 AfterCheckpoint = Callable[[int, Policy], None]  # of the control steps done, and the policy
@@ -79,7 +98,8 @@ def default_ppo(phase: Phase) -> PPOConfig:
         first, total_steps=first.total_steps // 2, learning_rate=3e-4, entropy_cost=3e-3
     )
     both = replace(first, total_steps=first.total_steps + second.total_steps)
-    return {"privileged": first, "noisy": second, "dr": both, "dr-history": both}[phase]
+    by_phase = {"privileged": first, "noisy": second, RECURRENT: replace(both, memory=MEMORY)}
+    return by_phase.get(phase, both)
 
 
 def default_train(task: str, phase: Phase, out: Path) -> TrainConfig:
@@ -103,14 +123,19 @@ def train(config: TrainConfig, after_checkpoint: AfterCheckpoint | None = None) 
       after_checkpoint: called whenever one has been written.
 
     Raises:
-      ValueError: for a ``noisy`` run without ``init``, or a resume of another run.
+      ValueError: for a ``noisy`` run without ``init``, a memory where the phase has none (or
+        none where it has one), or a resume of another run.
       FileExistsError: if ``out`` holds something and neither resume nor overwrite is set.
     """
     task = phase_task(config.task, config.phase)
     if config.phase == "noisy" and config.init is None:
         raise ValueError("phase noisy continues a privileged policy: give its run folder as --init")
+    check_memory(config.phase, config.ppo)
+    if config.phase == LATENT and config.video_every:
+        raise ValueError("phase latent has no films: a film shows theta, not an encoding")
     devices = Devices(config.devices, config.ppo.num_envs, config.ppo.num_minibatches)
-    ppo = PPO(TrainingEnv(PushEnv(task), task.episode_length), config.ppo)
+    env = (PhysicsEnv if config.phase == LATENT else PushEnv)(task)
+    ppo = PPO(TrainingEnv(env, task.episode_length), config.ppo)
     state = (_restore if config.resume else _start)(config, ppo, devices)
     steps = int(state.update) * config.ppo.steps_per_update
     log = None  # only the first process keeps records
@@ -121,7 +146,15 @@ def train(config: TrainConfig, after_checkpoint: AfterCheckpoint | None = None) 
     finally:
         if log:
             log.close()
-    return _policy(config, task, ppo, devices.gather(state))
+    return _policy(config, task, ppo, devices.gather(state))[0]
+
+
+def check_memory(phase: Phase, ppo: PPOConfig) -> None:
+    """Raise ValueError unless exactly the recurrent phase has a memory."""
+    if phase == RECURRENT and not ppo.memory:
+        raise ValueError(f"phase {phase} needs a memory: give ppo.memory, e.g. {MEMORY}")
+    if phase != RECURRENT and ppo.memory:
+        raise ValueError(f"ppo.memory is {ppo.memory}, but only phase {RECURRENT} has a memory")
 
 
 def _start(config: TrainConfig, ppo: PPO, devices: Devices) -> TrainState:
@@ -136,12 +169,23 @@ def _start(config: TrainConfig, ppo: PPO, devices: Devices) -> TrainState:
 
 
 def _restore(config: TrainConfig, ppo: PPO, devices: Devices) -> TrainState:
-    check_same_run(config.out, config, RUN_FIELDS)
+    check_same_run(config.out, _without_news(config), RUN_FIELDS)
     template = jax.jit(ppo.init)(jax.random.key(config.ppo.seed))
     state = load_pytree(config.out / "state.msgpack", template)
     if devices.is_lead:
         note_resume(config.out, int(state.update) * config.ppo.steps_per_update)
     return devices.place(state, config.ppo.num_envs)
+
+
+def _without_news(config: TrainConfig) -> TrainConfig:
+    """The config without those defaults of ``ppo`` that are younger than the run in ``out``."""
+    path = config.out / CONFIG_FILE
+    if not path.is_file():
+        return config
+    known = read_json(path, "").get("ppo", {})
+    news = [f for f in fields(PPOConfig) if f.default and f.name not in known]
+    unused = {f.name: None for f in news if getattr(config.ppo, f.name) == f.default}
+    return replace(config, ppo=replace(config.ppo, **unused))
 
 
 def _learner(state: TrainState) -> dict:
@@ -152,13 +196,24 @@ def _learner(state: TrainState) -> dict:
 def _save(config: TrainConfig, task: Task, ppo: PPO, state: TrainState) -> None:
     save_pytree(config.out / "state.msgpack", state)
     save_pytree(config.out / LEARNER, _learner(state))
-    save_policy(config.out / "policy", _policy(config, task, ppo, state))
+    policy, encoder = _policy(config, task, ppo, state)
+    save_policy(config.out / "policy", policy)
+    if encoder is not None:
+        save_encoder(config.out / "policy", encoder)
 
 
-def _policy(config: TrainConfig, task: Task, ppo: PPO, state: TrainState) -> Policy:
+def _policy(
+    config: TrainConfig, task: Task, ppo: PPO, state: TrainState
+) -> tuple[Policy, Encoder | None]:
+    """The policy, and the encoder of what it is told if it has one."""
     steps = int(state.update) * config.ppo.steps_per_update
-    contract = contract_of(task, config.phase, config.ppo.policy_layers, steps)
-    return policy_from_training(state.params, state.normalizer, contract)
+    chosen = config.ppo
+    contract = contract_of(
+        task, config.phase, chosen.policy_layers, steps, chosen.action_head, chosen.memory
+    )
+    if config.phase == LATENT:
+        return cut_apart(state.params, state.normalizer, contract)
+    return policy_from_training(state.params, state.normalizer, contract), None
 
 
 def _loop(
@@ -216,7 +271,7 @@ class _Keeper:
     ):
         self.config, self.task, self.ppo, self.log = config, task, ppo, log
         self.after_checkpoint, self.first = after_checkpoint, first
-        self.evaluate = jax.jit(lambda policy, key: evaluate_policy(task, policy, key))
+        self.evaluate = jax.jit(functools.partial(evaluate_policy, task))
         self.key = jax.random.key(config.ppo.seed + 1)
         self.started: float | None = None
 
@@ -229,9 +284,9 @@ class _Keeper:
     def checkpoint(self, state: TrainState, metrics: dict, blown: int | None) -> None:
         """Of a whole state; ``blown``: environments that blew up since the last one, if known."""
         config, done = self.config, int(state.update)
-        policy = _policy(config, self.task, self.ppo, state)
+        policy, encoder = _policy(config, self.task, self.ppo, state)
         same = policy.replace(contract=replace(policy.contract, steps=0))  # one trace for all
-        row = metrics | jax.device_get(self.evaluate(same, self.key))
+        row = metrics | jax.device_get(self.evaluate(same, self.key, encoder=encoder))
         elapsed = time.perf_counter() - self.started
         per_update = config.ppo.steps_per_update
         rate = (done - self.first - 1) * per_update / max(elapsed, 1e-9)
@@ -252,25 +307,29 @@ class _Keeper:
 
 
 def evaluate_policy(
-    task: Task, policy: Policy, key: Array, episodes: int = 512
+    task: Task, policy: Policy, key: Array, episodes: int = 512, encoder: Encoder | None = None
 ) -> dict[str, Float[Array, ""]]:
     """Deterministic episodes from the real start in the training dynamics.
 
-    Theta is what the phase's policy sees in training. Success is strict
-    (position and yaw) and judged at the end of the episode.
+    Theta is what the phase's policy sees in training, ``encoder``'s answer to the physics if
+    there is one. Success is strict (position and yaw) and judged at the end of the episode.
     """
     env = PushEnv(task, training=False)
     state = jax.vmap(env.reset)(jax.random.split(key, episodes))
     width = len(policy.contract.features)
 
-    def step(state, _):
+    def step(state_and_memory, _):
+        state, memory = state_and_memory
         obs = state.obs["state"]
         inner = state.pipeline_state
-        action = policy(obs[:, :width], inner.theta_input, inner.window)
+        told = inner.theta_input if encoder is None else encoder(inner.physics)
+        action, memory = policy.act(obs[:, :width], told, inner.window, memory)
         state = jax.vmap(env.step)(state, action)
-        return state, (state.metrics["success"], state.reward, state.metrics["position_error"])
+        seen = state.metrics["success"], state.reward, state.metrics["position_error"]
+        return (state, memory), seen
 
-    _, (success, reward, position) = jax.lax.scan(step, state, None, task.episode_length)
+    start = state, policy.empty_memory(episodes)
+    _, (success, reward, position) = jax.lax.scan(step, start, None, task.episode_length)
     theta = state.pipeline_state.physics.com[:, 0]
     thirds = jnp.digitize(theta, jnp.quantile(theta, jnp.array([1 / 3, 2 / 3])))
     by_third = {

@@ -7,7 +7,7 @@ table can never pass one off as another. SI units, as everywhere.
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -83,6 +83,8 @@ class Prior:
 def load_prior(path_or_name: str | Path, task: Task) -> Prior:
     """A prior by name (``prior_names()``) or from a JSON file that ``save_prior`` wrote.
 
+    Components of theta that it says nothing about get the training prior (``completed``).
+
     Raises:
       KeyError: for a name that does not exist, listing those that do.
       ValueError: if the file or the named prior does not fit the task
@@ -91,7 +93,8 @@ def load_prior(path_or_name: str | Path, task: Task) -> Prior:
     if path_or_name == HEURISTIC:
         return heuristic_prior(task.object, task)
     path = Path(path_or_name)
-    prior = _from_file(path) if path.is_file() else _paper_summary(str(path_or_name))
+    found = _from_file(path) if path.is_file() else _paper_summary(str(path_or_name))
+    prior = completed(found, task)
     check_prior(prior, task, str(path_or_name))
     return prior
 
@@ -101,6 +104,29 @@ def save_prior(path: Path, prior: Prior, made: Mapping[str, Any] | None = None) 
     write_json(
         path, {"schema": SCHEMA_VERSION, **asdict(prior), **({"made": made} if made else {})}
     )
+
+
+def completed(prior: Prior, task: Task) -> Prior:
+    """``prior`` with the task's training prior for components of theta that it lacks.
+
+    Its ``source`` says so. A prior that lacks nothing, or speaks about something that the
+    task's theta does not have, is returned as it is.
+    """
+    names = tuple(t.name for t in task.theta)
+    if not set(prior.theta) < set(names):
+        return prior
+    columns = (prior.mean, prior.sigma, prior.unit, prior.ends)
+    told = dict(zip(prior.theta, zip(*columns, strict=True), strict=True))
+    rows = [
+        told.get(spec.name, (spec.mean, spec.std, spec.unit, (quantity.low, quantity.high)))
+        for spec, quantity in zip(
+            task.theta, quantities_for(names, shape_of_asset(task.object)), strict=True
+        )
+    ]
+    mean, sigma, unit, ends = zip(*rows, strict=True)
+    lacking = ", ".join(name for name in names if name not in told)
+    source = f"{prior.source}; {lacking}: the training prior of {task.name}"
+    return replace(prior, theta=names, mean=mean, sigma=sigma, unit=unit, ends=ends, source=source)
 
 
 def check_prior(prior: Prior, task: Task, where: str = "this prior") -> None:
@@ -134,12 +160,13 @@ def check_prior(prior: Prior, task: Task, where: str = "this prior") -> None:
 
 
 def gaussian_for(prior: Prior | Gaussian, task: Task) -> Gaussian:
-    """The belief that a bundle of this task may hold; a ``Prior`` is checked first.
+    """The belief that a bundle of this task may hold; a ``Prior`` is completed and checked.
 
     Raises:
       ValueError: as ``check_prior``.
     """
     if isinstance(prior, Prior):
+        prior = completed(prior, task)
         check_prior(prior, task)
         return prior.to_gaussian()
     return prior
@@ -205,9 +232,8 @@ def _paper_summary(name: str) -> Prior:
     record = json.loads(PAPER_SUMMARY.read_text())
     if name not in record["priors"]:
         raise KeyError(f"no prior {name!r}: neither a file nor one of {', '.join(prior_names())}")
-    entry = record["priors"][name]
     common = {k: record[k] for k in ("schema", "theta", "unit", "kind", "object", "ends")}
-    return _from_record(common | {k: entry[k] for k in ("mean", "sigma", "source")})
+    return _from_record(common | record["priors"][name])
 
 
 def _from_file(path: Path) -> Prior:

@@ -94,13 +94,15 @@ def _episode(
     width = len(policy.contract.features)
     truth = state.pipeline_state.physics.com[: len(task.theta)]
 
-    def step(state, _):
-        inner = state.pipeline_state
-        action = policy(state.obs["state"][:width], inner.theta_input, inner.window)
-        return env.step(state, action), env.measure(inner)
+    def step(state_and_memory, _):
+        state, memory = state_and_memory
+        inner, features = state.pipeline_state, state.obs["state"][:width]
+        action, memory = policy.act(features, inner.theta_input, inner.window, memory)
+        return (env.step(state, action), memory), env.measure(inner)
 
-    told = state.pipeline_state.theta_input
-    state, seen = jax.lax.scan(step, state, None, task.episode_length)
+    told = state.pipeline_state.theta_input[: len(task.theta)]
+    start = state, policy.empty_memory()
+    (state, _), seen = jax.lax.scan(step, start, None, task.episode_length)
     last = env.measure(state.pipeline_state)
     seen = jax.tree.map(lambda a, b: jnp.concatenate([a, b[None]]), seen, last)
     pose = seen.object_pose

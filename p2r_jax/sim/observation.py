@@ -51,3 +51,13 @@ def policy_features(
         ],
         -1,
     )
+
+
+def scale_told(
+    told: Float[Array, "*env n"], mean: Float[Array, " k"], std: Float[Array, " k"]
+) -> Float[Array, "*env n"]:
+    """Theta, and behind it its standard deviations if told, in units of its training prior."""
+    size = mean.shape[0]
+    theta = (told[..., :size] - mean) / std
+    spread = told[..., size:]
+    return jnp.concatenate([theta, spread / std[: spread.shape[-1]]], -1)

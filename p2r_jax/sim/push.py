@@ -19,7 +19,7 @@ from jaxtyping import Array, Float
 from p2r_jax.plugins import Origin, Registry
 from p2r_jax.sim.contact import ContactDynamics
 from p2r_jax.sim.health import is_healthy
-from p2r_jax.sim.observation import FEATURES, policy_features
+from p2r_jax.sim.observation import FEATURES, policy_features, scale_told
 from p2r_jax.sim.planar import PlanarDynamics
 from p2r_jax.sim.planar_mjx import PlanarMjxDynamics
 from p2r_jax.sim.support import check_support, matching, support_points
@@ -37,7 +37,7 @@ class PushState:
       physics: parameters of this episode.
       cache: what the dynamics derived from them.
       goal: goal pose, world.
-      theta_input: theta as the policy sees it, in units of theta.
+      theta_input: what the policy is told about theta, in units of theta.
       last_action: action sent last.
       window: what a policy with a history sees of it; None for the others.
       step: actions so far in this episode.
@@ -47,7 +47,7 @@ class PushState:
     physics: PhysicsParams
     cache: struct.PyTreeNode
     goal: PlanarPose
-    theta_input: Float[Array, "*env k"]
+    theta_input: Float[Array, "*env n"]
     last_action: Float[Array, "*env 2"]
     window: Window | None
     step: Float[Array, "*env"]
@@ -155,8 +155,14 @@ class PushEnv(Env):
 
         Raises:
           ValueError: if the object would tip over for a centre of mass in the task's range,
-            or for reward terms that do not fit, see ``reward_terms``.
+            for reward terms that do not fit, see ``reward_terms``, or shares of the noise on
+            theta that are not one per component.
         """
+        if len(task.theta_noise_share) not in (0, len(task.theta)):
+            raise ValueError(
+                f"task {task.name!r}: theta_noise_share has {len(task.theta_noise_share)} values, "
+                f"theta {len(task.theta)} components; give one each, or none"
+            )
         self.task, self.training = task, training
         self._rewards = reward_terms(task.reward)
         self.dynamics = make_dynamics(task)
@@ -175,7 +181,8 @@ class PushEnv(Env):
     @property
     def observation_size(self) -> dict[str, tuple[int]]:
         """Sizes of the actor's and the critic's observation."""
-        actor = len(FEATURES) + len(self.task.theta)
+        told = len(self.task.theta) * (2 if self.task.theta_input == "belief" else 1)
+        actor = len(FEATURES) + told
         if self.task.actor_history:
             actor += window_size(self.task.actor_history)
         return {"state": (actor,), "privileged_state": (actor + len(self.task.theta) + 4,)}
@@ -207,9 +214,9 @@ class PushEnv(Env):
         physics: PhysicsParams,
         pose: PlanarPose,
         ee_xy: Float[Array, " 2"],
-        theta_input: Float[Array, " k"],
+        theta_input: Float[Array, " n"],
     ) -> State:
-        """Episode with everything given; ``theta_input`` is what the policy sees."""
+        """Episode with everything given; ``theta_input`` is what the policy is told."""
         task, layout = self.task, self.task.layout
         goal = PlanarPose(jnp.array(layout.goal_xy), jnp.array(layout.goal_yaw_rad))
         inner = PushState(
@@ -309,9 +316,9 @@ class PushEnv(Env):
         obs = {"state": actor, "privileged_state": critic}
         return jax.tree.map(lambda x: jnp.where(jnp.isfinite(x), x, 0.0), obs)
 
-    def scale_theta(self, theta: Float[Array, "*env k"]) -> Float[Array, "*env k"]:
-        """Theta in units of its training distribution."""
-        return (theta - self.task.theta_mean) / self.task.theta_std
+    def scale_theta(self, theta: Float[Array, "*env n"]) -> Float[Array, "*env n"]:
+        """Theta, and its standard deviations if told, in units of its training distribution."""
+        return scale_told(theta, jnp.array(self.task.theta_mean), jnp.array(self.task.theta_std))
 
     def draw_physics(self, key: Array) -> PhysicsParams:
         """Mass distribution, friction and support, uniform in the task's ranges."""
@@ -373,13 +380,32 @@ class PushEnv(Env):
         ray = jax.random.uniform(keys[4], ()) < curriculum.share
         return jax.tree.map(lambda a, b: jnp.where(ray, a, b), (PlanarPose(xy, near_yaw), ee), real)
 
-    def draw_theta_input(self, key: Array, physics: PhysicsParams) -> Float[Array, " k"]:
-        """Theta as the policy will see it through this episode."""
+    def draw_theta_input(self, key: Array, physics: PhysicsParams) -> Float[Array, " n"]:
+        """What the policy will be told about theta through this episode."""
         task, size = self.task, len(self.task.theta)
         if task.theta_input == "constant":
             return jnp.array(task.theta_mean)
+        if task.theta_input == "belief":
+            return self.draw_belief(key, theta_of(physics, size))
         noise = task.theta_noise_m if task.theta_input == "noisy" else 0.0
+        if task.theta_noise_share:
+            noise = noise * jnp.array(task.theta_noise_share)
         return theta_of(physics, size) + noise * jax.random.normal(key, (size,))
+
+    def draw_belief(self, key: Array, theta: Float[Array, " k"]) -> Float[Array, " n"]:
+        """Mean and standard deviation of an honest belief about ``theta``, Float[2 K].
+
+        Somebody measured theta with a Gaussian error and knew the training distribution
+        (taken as Gaussian). The error is drawn such that the belief's sigma is uniform
+        between certainty and the training prior's.
+        """
+        mean, std = jnp.array(self.task.theta_mean), jnp.array(self.task.theta_std)
+        key_share, key_error = jax.random.split(key)
+        share = jax.random.uniform(key_share)  # sigma, in that of training
+        known = 1 - share**2  # weight of the measurement in the belief's mean
+        error = share * jnp.sqrt(known) * std * jax.random.normal(key_error, theta.shape)
+        belief = mean + known * (theta - mean) + error
+        return jnp.concatenate([belief, jnp.broadcast_to(share * std, belief.shape)])
 
     def errors(self, inner: PushState) -> tuple[Float[Array, ""], Float[Array, ""]]:
         """Distance (m) and absolute yaw error (rad) to the goal."""

@@ -48,7 +48,7 @@ class Trials:
 
 def draw_trials(task: Task, mass_properties: tuple, count: int, seed: int) -> Trials:
     """``count`` trials of a task with one object; see ``Asset.with_weight``."""
-    low, high = task.physics.friction
+    low, high = task.trial_friction or task.physics.friction
     rows = []
     for index in range(count):
         rng = np.random.default_rng([seed, index])

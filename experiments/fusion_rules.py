@@ -1,0 +1,225 @@
+"""Which fusion rule to trust: right, wrong and absent priors against every rule.
+
+    python experiments/fusion_rules.py --out runs/fusion-rules
+    python experiments/fusion_rules.py --out runs/fusion-rules-dev --dynamics reality-dev \\
+        --trials 64
+
+In the training dynamics, where five hundred trials take seconds; ``reality-test`` is refused,
+for a rule is chosen here: the one whose largest regret is smallest. Regret in a case is the
+success of the same policy with the true theta minus that of the rule, mean over training
+seeds. Finished cells are kept, so a killed run goes on where it was.
+"""
+
+import itertools
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import jax.numpy as jnp
+import matplotlib.pyplot as plt
+import numpy as np
+import tyro
+
+from p2r_jax.evaluation.evaluate import TRAINING, describe_world, make_world
+from p2r_jax.evaluation.methods import Checkpoints, condition, load_checkpoints, make_bundle
+from p2r_jax.evaluation.outcomes import as_json, summarize
+from p2r_jax.evaluation.seeds import mean_over_seeds
+from p2r_jax.evaluation.trials import run_trials
+from p2r_jax.files import new_folder, provenance, write_json
+from p2r_jax.fusion import FusionRule
+from p2r_jax.prior.prior import load_prior
+from p2r_jax.sim.trials import draw_trials
+from p2r_jax.tasks import Task, load_task
+from p2r_jax.types import Gaussian
+
+HERE = Path(__file__).parent
+LOOPS = {  # method whose rule is varied; its policy told the truth, the estimate, the prior
+    "fused": ("privileged-noisy", "rma-only", "vlm-only"),
+    "belief": ("belief-truth", "belief-estimate", "belief-prior"),
+}
+DOUBTS = (0.1, 0.3, 0.5)
+CANDIDATES = {
+    "paper": FusionRule(),
+    "evidence": FusionRule(evidence=True),
+    **{f"doubt {share:g}": FusionRule(doubt=share) for share in DOUBTS},
+    "remember": FusionRule(remember=True),
+    **{f"remember, doubt {share:g}": FusionRule(remember=True, doubt=share) for share in DOUBTS},
+}
+SURE = 0.01  # m, sigma of a prior that is off
+NONE, PAPER = "none", "paper"
+CASES: dict[str, tuple[str, float | str]] = {  # condition; offset of the prior's mean in cm
+    f"{where}, {f'{off:+d} cm' if isinstance(off, int) else off}": (where, off)
+    for where, offsets in (("top", (-8, -4, -2, 0)), ("bottom", (8, 4, 2, 0)))
+    for off in (*offsets, NONE, PAPER)
+}
+
+
+@dataclass(frozen=True)
+class RulesConfig:
+    """How much of it.
+
+    Attributes:
+      out: folder for ``fusion_rules.json`` and the figure.
+      task: registered task.
+      method: whose rule is varied: ``fused``, or ``belief``, whose policy hears sigma, too.
+      seeds: training seeds.
+      dynamics: ``training`` or ``reality-dev``.
+      cases: by name.
+      trials: per cell.
+      seed: of the trials; not the published tables'.
+      checkpoints: holds ``TASK/seed-N``.
+      publish: copy JSON and figure to ``experiments/results``.
+      overwrite: forget the cells that are there.
+    """
+
+    out: Path
+    task: str = "push_tblock_plus"
+    method: Literal["fused", "belief"] = "fused"
+    seeds: tuple[int, ...] = (0, 1, 2)
+    dynamics: str = TRAINING
+    cases: tuple[str, ...] = tuple(CASES)
+    trials: int = 500
+    seed: int = 1
+    checkpoints: Path = HERE / "checkpoints"
+    publish: bool = False
+    overwrite: bool = False
+
+    def __post_init__(self):
+        if self.dynamics not in (TRAINING, "reality-dev"):
+            raise ValueError(f"a rule is chosen here: not in {self.dynamics}, which judges it")
+        if unknown := [name for name in self.cases if name not in CASES]:
+            raise ValueError(f"no case {unknown[0]!r} (cases: {'; '.join(CASES)})")
+
+    @property
+    def without_rule(self) -> tuple[str, ...]:
+        """Methods beside the rules; the first is the ceiling, the second interaction alone."""
+        return (*LOOPS[self.method], "dr")
+
+
+def belief(case: str, task: Task, truth: np.ndarray) -> Gaussian:
+    """Vision's belief in a case: Float[K] each."""
+    where, offset = CASES[case]
+    if offset == PAPER:
+        return load_prior(condition(where).prior, task).to_gaussian()
+    if offset == NONE:
+        return Gaussian(jnp.array(task.theta_mean), jnp.full(len(task.theta), jnp.inf))
+    mean = jnp.asarray(truth + offset / 100, jnp.float32)
+    return Gaussian(mean, jnp.full_like(mean, SURE**2))
+
+
+def run_cell(
+    config: RulesConfig, task: Task, checkpoints: Checkpoints, case: str, name: str
+) -> dict:
+    """Outcome of a rule, or of a method without one, in a case."""
+    masses = condition(CASES[case][0]).mass_properties(task.object)
+    trials = draw_trials(task, masses, config.trials, config.seed)
+    world = make_world(config.dynamics, task, trials)
+    method = config.method if name in CANDIDATES else name
+    bundle = make_bundle(method, checkpoints, task, belief(case, task, world.theta[0]), world.theta)
+    if name in CANDIDATES:
+        bundle = bundle.replace(rule=CANDIDATES[name])
+    found = summarize(run_trials(world, bundle, task.episode_length), task)
+    return {
+        "hardware": found["hardware"]["value"],
+        "strict": found["strict"]["value"],
+        "theta_rmse_m": found["theta_rmse_m"]["used"],
+    }
+
+
+def over_seeds(cells: list[dict], ceiling: str, alone: str) -> dict[str, dict[str, dict]]:
+    """By case and name: success of every seed, its mean, differences paired by seed.
+
+    Args:
+      cells: of all cases, names and seeds.
+      ceiling: the policy told the truth.
+      alone: the policy told the estimate from interaction.
+    """
+    rates: dict[tuple[str, str], dict[int, float]] = {}
+    for cell in cells:
+        rates.setdefault((cell["case"], cell["name"]), {})[cell["seed"]] = cell["hardware"]
+
+    def minus(a: dict[int, float], b: dict[int, float] | None) -> dict | None:
+        shared = sorted(set(a) & set(b or {}))
+        return as_json(mean_over_seeds([a[s] - b[s] for s in shared])) if shared else None
+
+    table: dict[str, dict[str, dict]] = {}
+    for (case, name), own in rates.items():
+        table.setdefault(case, {})[name] = {
+            "per_seed": [own[s] for s in sorted(own)],
+            "mean": as_json(mean_over_seeds(list(own.values()))),
+            "minus_truth": minus(own, rates.get((case, ceiling))),
+            "minus_interaction_alone": minus(own, rates.get((case, alone))),
+        }
+    return table
+
+
+def choose(table: dict[str, dict[str, dict]]) -> dict[str, dict[str, float]]:
+    """Largest and mean regret of every rule that met all cases, the best first."""
+    found = {}
+    for name in CANDIDATES:
+        if all(name in row and row[name]["minus_truth"] for row in table.values()):
+            regret = [-row[name]["minus_truth"]["value"] for row in table.values()]
+            found[name] = {"largest": max(regret), "mean": float(np.mean(regret))}
+    return dict(sorted(found.items(), key=lambda item: (item[1]["largest"], item[1]["mean"])))
+
+
+def draw(table: dict[str, dict[str, dict]], path: Path) -> None:
+    """Success by case (columns) and rule or method (rows), as a table in colour."""
+    cases = list(table)
+    names = list(table[cases[0]])
+    others = len([name for name in names if name not in CANDIDATES])
+    rates = np.array([[100 * table[c][n]["mean"]["value"] for c in cases] for n in names])
+    figure, axis = plt.subplots(figsize=(2 + 0.72 * len(cases), 1.6 + 0.3 * len(names)))
+    axis.imshow(rates, vmin=0, vmax=100, cmap="RdYlGn", aspect="auto")
+    for (row, column), rate in np.ndenumerate(rates):
+        axis.text(column, row, f"{rate:.0f}", ha="center", va="center", fontsize=8)
+    axis.axhline(others - 0.5, color="k", lw=1)
+    axis.set(xticks=range(len(cases)), yticks=range(len(names)), yticklabels=names)
+    axis.set_xticklabels(cases, rotation=35, ha="right", fontsize=8)
+    axis.set_title("success at the end, %; by weight and error of the prior", fontsize=10)
+    figure.tight_layout()
+    figure.savefig(path, dpi=150)
+    plt.close(figure)
+
+
+def main(config: RulesConfig) -> None:
+    """Run what is missing, choose, draw."""
+    path = config.out / "fusion_rules.json"
+    keep = path.is_file() and not config.overwrite
+    cells = json.loads(path.read_text())["cells"] if keep else []
+    new_folder(config.out, overwrite=keep or config.overwrite)
+    task = load_task(config.task)
+    record = {"schema": 1, "task": task.name, "method": config.method, "seeds": config.seeds,
+              "trials": config.trials, "trial_seed": config.seed, "sigma_m": SURE,
+              "dynamics": describe_world(config.dynamics, task)}  # fmt: skip
+    done = {(c["seed"], c["case"], c["name"]) for c in cells}
+    for seed in config.seeds:
+        root = config.checkpoints / config.task / f"seed-{seed}"
+        checkpoints = load_checkpoints(root, task, (*config.without_rule, config.method))
+        for case, name in itertools.product(config.cases, (*config.without_rule, *CANDIDATES)):
+            if (seed, case, name) in done:
+                continue
+            found = run_cell(config, task, checkpoints, case, name)
+            cells.append({"seed": seed, "case": case, "name": name, **found})
+            write_json(path, record | {"cells": cells, "provenance": provenance()})
+            print(
+                f"seed {seed} | {case:14} | {name:22} {100 * found['hardware']:5.1f} %", flush=True
+            )
+    ceiling, alone, *_ = config.without_rule
+    table = over_seeds(cells, ceiling, alone)
+    record |= {"table": table, "regret": choose(table), "cells": cells}
+    write_json(path, record | {"provenance": provenance()})
+    draw(table, config.out / "fusion_rules.png")
+    for name, regret in record["regret"].items():
+        print(f"{name:22} regret: largest {100 * regret['largest']:5.1f} points, "
+              f"mean {100 * regret['mean']:4.1f}")  # fmt: skip
+    if config.publish:
+        kind = f"_{config.method}" + ("" if config.dynamics == TRAINING else "_dev")
+        for suffix in ("json", "png"):
+            source = config.out / f"fusion_rules.{suffix}"
+            (HERE / "results" / f"fusion_rules{kind}.{suffix}").write_bytes(source.read_bytes())
+
+
+if __name__ == "__main__":
+    main(tyro.cli(RulesConfig))

@@ -1,0 +1,116 @@
+"""What the tables of the paper's experiments look like: contents of files to Markdown."""
+
+from readme_layout import grid
+
+CRITERION = "hardware"
+
+
+def paper_tables(record: dict) -> str:
+    """Tables I and II and the weight in the middle, beside the paper's numbers."""
+    made = [_heading(record)]
+    for where, found in record["conditions"].items():
+        rows = [row for row in record["rows"] if row["condition"] == where]
+        published = record["paper"].get(where, {})
+        made.append(f"#### {where}: {_object(found)}\n\n{_methods(rows, published)}")
+    return "\n".join(made)
+
+
+def _heading(record: dict) -> str:
+    first = record["rows"][0]
+    world = record["dynamics"]
+    return (
+        f"**{record['task']} in {world['name']} (version {world['version']})**, "
+        f"{first['seeds']} training seeds, {first['trials']} trials each, the same trials for "
+        "every method. Success: 3 cm and 20° at the end; strict: 3 cm, 10°, at rest. Brackets: "
+        "95 % intervals over training seeds (Student); differences are paired by seed.\n"
+    )
+
+
+def _object(found: dict) -> str:
+    prior = found["prior"]
+    truth = ", ".join(f"{100 * x:.2f}" for x in found["theta_true_m"])
+    said = ", ".join(
+        f"{100 * mean:.2f} ± {100 * sigma:.2f} cm"
+        for mean, sigma in zip(prior["mean"], prior["sigma"], strict=True)
+    )
+    return f"CoM {truth} cm, prior {said} ({prior['kind']})"
+
+
+def _methods(rows: list[dict], published: dict) -> str:
+    methods = [row["method"] for row in rows]
+    head = ["method", "success %", "by seed", "strict %", "position cm", "first success s"]
+    others = [name for name in ("privileged", "fused") if name in methods]
+    head += [f"minus {name}, points" for name in others]
+    if published:
+        head += ["paper: success %", "paper: position cm"]
+    made = []
+    for row in rows:
+        rate = row[CRITERION]
+        own = [
+            row["method"], percent(rate["mean"]),
+            " / ".join(f"{100 * r:.0f}" for r in rate["per_seed"]), percent(row["strict"]["mean"]),
+            interval(row["position_error_m"], 100, 1), interval(row["first_success_s"], 1, 0),
+            *(percent(rate["minus"].get(name), "+") for name in others),
+        ]  # fmt: skip
+        if published:
+            success, position, _ = published.get(row["method"], (None, None, None))
+            own += ["–" if x is None else f"{x:.{d}f}" for x, d in ((success, 0), (position, 1))]
+        made.append(own)
+    return grid(head, made)
+
+
+def prior_quality(record: dict) -> str:
+    """Table IV: success of fusion and of the prior alone, by what vision says."""
+    made = []
+    for row in record["rows"]:
+        mean, sigma = row["prior_cm"]
+        fused, alone = row["published"]
+        made.append([
+            f"{mean:g} ± {sigma:g}", *(percent(row[m][CRITERION]) for m in record["methods"]),
+            percent(row["difference"], "+"), f"{fused:.0f}", f"{alone:.0f}",
+        ])  # fmt: skip
+    head = ("prior, cm", *(f"{m}, success %" for m in record["methods"]), "difference, points",
+            "paper: fused", "paper: prior alone")  # fmt: skip
+    world = record["dynamics"]
+    note = (
+        f"`{record['task']}` in {world['name']}, weight at top, {record['trials']} trials for each "
+        f"of {len(record['training_seeds'])} training seeds; 95 % intervals over seeds, the "
+        "difference paired by seed. The paper has 12 trials a cell.\n\n"
+    )
+    return note + grid(head, made)
+
+
+def fusion_rules(record: dict) -> str:
+    """Success of every rule by what vision says, and the regret it was chosen by."""
+    cases = list(record["table"])
+    names = [n for n in record["table"][cases[0]] if n not in record["regret"]]
+    made = []
+    for name in (*names, *record["regret"]):
+        rates = [f"{100 * record['table'][c][name]['mean']['value']:.0f}" for c in cases]
+        regret = record["regret"].get(name)
+        worst = "–" if regret is None else f"{100 * regret['largest']:.1f}"
+        made.append([name, *rates, worst])
+    world = record["dynamics"]
+    note = (
+        f"`{record['task']}`, {world['name']} dynamics, {record['trials']} trials for each of "
+        f"{len(record['seeds'])} training seeds. Columns: where the weight is, and by how much "
+        f"the prior's mean is off, with a sigma of {100 * record['sigma_m']:g} cm. Cells: success "
+        "in %. Regret: how far a rule falls below the same policy with the true θ, at worst.\n\n"
+    )
+    return note + grid(("rule", *cases, "largest regret, points"), made)
+
+
+def percent(found: dict | None, sign: str = "") -> str:
+    """A rate or a difference of rates, in percent or points."""
+    return interval(found, 100, 0, sign)
+
+
+def interval(found: dict | None, scale: float, digits: int, sign: str = "") -> str:
+    """A value with its interval; a dash where there is none."""
+    if found is None or found["value"] is None:
+        return "–"
+    value, low, high = (
+        "–" if found[k] is None else f"{scale * found[k]:{sign}.{digits}f}"
+        for k in ("value", "low", "high")
+    )
+    return value if low == "–" else f"{value} [{low}, {high}]"
