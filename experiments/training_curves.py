@@ -1,4 +1,4 @@
-"""Success against training steps: privileged, its noisy continuation, and dr.
+"""Success against training steps: privileged, its noisy continuation, belief, and dr.
 
     python experiments/training_curves.py --tasks push_tblock push_tblock_plus
 
@@ -20,7 +20,7 @@ from p2r_jax.evaluation.seeds import mean_over_seeds
 from p2r_jax.files import provenance, write_json
 
 HERE = Path(__file__).parent
-PHASES = ("privileged", "noisy", "dr", "dr-history", "dr-recurrent")
+PHASES = ("privileged", "noisy", "dr", "belief", "dr-history", "dr-recurrent")
 AFTER = {"noisy": "privileged"}  # what a phase continues
 Curve = tuple[np.ndarray, np.ndarray]  # control steps, success
 
@@ -97,7 +97,7 @@ def draw(curves: dict[str, dict[str, list[Curve]]], path: Path) -> None:
         axis.set(title=task, xlabel="control steps, millions", ylim=(0, 101))
         axis.grid(color="0.9", lw=0.6)
     axes[0, 0].set_ylabel("strict success in training dynamics, %")
-    axes[0, 0].legend(frameon=False, fontsize=8)
+    axes[0, -1].legend(frameon=False, fontsize=8, loc="center right")
     figure.tight_layout()
     figure.savefig(path, dpi=150)
     plt.close(figure)

@@ -59,7 +59,7 @@ def test_dr_gets_the_steps_of_both_other_phases(tmp_path):
         (["trian"], "did you mean 'train'"),
         (["train"], "one of: push_hammer, push_tblock"),
         (["train", "push_tblok", "dr"], "did you mean 'push_tblock'"),
-        (["train", "push_tblock", "phase9"], "privileged, noisy, dr"),
+        (["train", "push_tblock", "phase9"], "privileged, noisy, belief, dr"),
         (["evaluate", "--out", "unused", "--methods", "fusedd"], "fused"),
         (["play", "--out", "unused.mp4", "--task", "push_tblok"], "did you mean 'push_tblock'"),
     ],
