@@ -297,8 +297,8 @@ def push_tblock_plus() -> Task:
     The paper varies weight, friction and yaw. Here also where the block rests (from its
     area to its rim), where its mass lies across the axis, and the pusher's own friction. A
     real block differs in these, and so does ``reality-test``; its values chose none of ours.
-    Trials are those of ``push_tblock``. Prior and estimate are fused by the rule that
-    ``experiments/fusion_rules.py`` chose.
+    Trials are those of ``push_tblock``. Prior and estimate are fused by a rule that
+    ``experiments/fusion_rules.py`` found safe.
     """
     base = push_tblock()
     physics = replace(
