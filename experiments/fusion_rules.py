@@ -28,7 +28,7 @@ from p2r_jax.evaluation.seeds import mean_over_seeds
 from p2r_jax.evaluation.trials import run_trials
 from p2r_jax.files import new_folder, provenance, write_json
 from p2r_jax.fusion import FusionRule
-from p2r_jax.prior.prior import load_prior
+from p2r_jax.prior.prior import load_prior, prior_off_by
 from p2r_jax.sim.trials import draw_trials
 from p2r_jax.tasks import Task, load_task
 from p2r_jax.types import Gaussian
@@ -104,8 +104,7 @@ def belief(case: str, task: Task, truth: np.ndarray) -> Gaussian:
         return load_prior(condition(where).prior, task).to_gaussian()
     if offset == NONE:
         return Gaussian(jnp.array(task.theta_mean), jnp.full(len(task.theta), jnp.inf))
-    mean = jnp.asarray(truth + offset / 100, jnp.float32)
-    return Gaussian(mean, jnp.full_like(mean, SURE**2))
+    return prior_off_by(task, truth, offset / 100, SURE)
 
 
 def run_cell(

@@ -21,7 +21,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-import jax.numpy as jnp
 import matplotlib.pyplot as plt
 import numpy as np
 import tyro
@@ -38,7 +37,7 @@ from p2r_jax.evaluation.trials import TrialRecord, World
 from p2r_jax.files import as_record, provenance, read_record, write_json
 from p2r_jax.policy.policy import Phase, load_policy
 from p2r_jax.policy.train import TrainConfig, train
-from p2r_jax.prior.prior import load_prior
+from p2r_jax.prior.prior import load_prior, prior_off_by
 from p2r_jax.sim.trials import draw_trials
 from p2r_jax.tasks import Task
 from p2r_jax.types import Gaussian
@@ -109,9 +108,7 @@ class Situation:
         """The belief about theta, Float[K]; ``truth`` Float[K]."""
         if self.offset_m is None:
             return load_prior(condition(self.where).prior, task).to_gaussian()
-        mean = np.array([truth[0] + self.offset_m, *task.theta_mean[1:]], np.float32)
-        sigma = np.array([self.sigma_m, *task.theta_std[1:]], np.float32)
-        return Gaussian(jnp.array(mean), jnp.array(sigma) ** 2)
+        return prior_off_by(task, truth, self.offset_m, self.sigma_m)
 
 
 SITUATIONS = {

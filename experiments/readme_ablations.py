@@ -1,6 +1,6 @@
 """What the tables of the ablations look like: contents of files to Markdown."""
 
-from readme_layout import grid
+from readme_layout import grid, interval
 
 WORLDS = ("home", "fused", "shifted")
 
@@ -13,10 +13,11 @@ def estimator_ablations(record: dict) -> str:
         home, fused, shifted = (one["worlds"][w]["after first contact"] for w in WORLDS)
         full = one["worlds"]["home"]["10 of the last ten"]
         rows.append([
-            name, f"{one['parameters_per_member'] / 1e3:.0f} k", _mean(home["rmse_cm"]["mean"]),
-            _mean(home["rmse_cm"].get("minus_base"), "+"), _mean(full["rmse_cm"]["mean"]),
-            _mean(home["nll"]["mean"]), _mean(shifted["rmse_cm"]["mean"]),
-            *(_mean(w["coverage_95"]["mean"], scale=100, digits=0) for w in (home, fused, shifted)),
+            name, f"{one['parameters_per_member'] / 1e3:.0f} k", interval(home["rmse_cm"]["mean"]),
+            interval(home["rmse_cm"].get("minus_base"), sign="+"),
+            interval(full["rmse_cm"]["mean"]), interval(home["nll"]["mean"]),
+            interval(shifted["rmse_cm"]["mean"]),
+            *(interval(w["coverage_95"]["mean"], 100, 0) for w in (home, fused, shifted)),
         ])  # fmt: skip
     head = (
         "variant", "parameters per member", "RMSE cm", "minus base, by seed", "RMSE cm, ten of "
@@ -40,14 +41,3 @@ def estimator_ablations(record: dict) -> str:
 
 def _size(s: dict) -> str:
     return f"{s['rounds']} rounds of {s['episodes']} episodes and {s['steps']} steps"
-
-
-def _mean(interval: dict | None, sign: str = "", scale: float = 1.0, digits: int = 2) -> str:
-    """A value with its interval; a dash where there is none."""
-    if interval is None or interval["value"] is None:
-        return "–"
-    value, low, high = (
-        "–" if x is None else f"{scale * x:{sign}.{digits}f}"
-        for x in (interval[k] for k in ("value", "low", "high"))
-    )
-    return f"{value} [{low}, {high}]"

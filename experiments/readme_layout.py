@@ -16,3 +16,14 @@ def machine(record: dict) -> str:
     return (
         f"{p['cores']} cores, {p['cpu']}, {p['device'].split(':')[0]}; {versions}; git {p['git']}."
     )
+
+
+def interval(found: dict | None, scale: float = 1.0, digits: int = 2, sign: str = "") -> str:
+    """A value with its interval; a dash where there is none."""
+    if found is None or found["value"] is None:
+        return "–"
+    value, low, high = (
+        "–" if x is None else f"{scale * x:{sign}.{digits}f}"
+        for x in (found[k] for k in ("value", "low", "high"))
+    )
+    return f"{value} [{low}, {high}]"

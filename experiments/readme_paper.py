@@ -1,6 +1,6 @@
 """What the tables of the paper's experiments look like: contents of files to Markdown."""
 
-from readme_layout import grid
+from readme_layout import grid, interval
 
 CRITERION = "hardware"
 
@@ -103,14 +103,3 @@ def fusion_rules(record: dict) -> str:
 def percent(found: dict | None, sign: str = "") -> str:
     """A rate or a difference of rates, in percent or points."""
     return interval(found, 100, 0, sign)
-
-
-def interval(found: dict | None, scale: float, digits: int, sign: str = "") -> str:
-    """A value with its interval; a dash where there is none."""
-    if found is None or found["value"] is None:
-        return "–"
-    value, low, high = (
-        "–" if found[k] is None else f"{scale * found[k]:{sign}.{digits}f}"
-        for k in ("value", "low", "high")
-    )
-    return value if low == "–" else f"{value} [{low}, {high}]"

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from readme_layout import grid
+from readme_layout import grid, interval
 
 SITUATIONS = {
     "top": "weight at the top",
@@ -37,7 +37,12 @@ def _row(name: str, cells: dict[str, dict], methods: Sequence[str]) -> list[str]
     alone = FUSED not in cells
     main = next(iter(cells.values())) if alone else cells[FUSED]
     rates = [_rate(main) if alone and m == FUSED else _rate(cells.get(m)) for m in methods]
-    return [name, *rates, _gap(main["hardware"].get("minus_base")), _error(main["theta_error_m"])]
+    return [
+        name,
+        *rates,
+        interval(main["hardware"].get("minus_base"), 100, 1, "+"),
+        _error(main["theta_error_m"]),
+    ]
 
 
 def _note(record: dict, variants: dict[str, dict], dynamics: str) -> str:
@@ -77,17 +82,6 @@ def _rate(cell: dict | None) -> str:
     rate = cell["hardware"]
     each = ", ".join(f"{100 * x:.1f}" for x in rate["per_seed"])
     return f"{100 * rate['mean']['value']:.1f} ({each})"
-
-
-def _gap(interval: dict | None) -> str:
-    """A difference in points with its interval; a dash where there is none."""
-    if interval is None or interval["value"] is None:
-        return "–"
-    value, low, high = (
-        "–" if x is None else f"{100 * x:+.1f}"
-        for x in (interval[k] for k in ("value", "low", "high"))
-    )
-    return f"{value} [{low}, {high}]"
 
 
 def _error(cell: dict) -> str:

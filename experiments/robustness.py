@@ -14,7 +14,6 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-import jax.numpy as jnp
 import matplotlib.pyplot as plt
 import numpy as np
 import tyro
@@ -26,7 +25,7 @@ from p2r_jax.evaluation.seeds import mean_over_seeds
 from p2r_jax.evaluation.training_world import TrainingWorld
 from p2r_jax.evaluation.trials import World
 from p2r_jax.files import new_folder, provenance, write_json
-from p2r_jax.prior.prior import load_prior
+from p2r_jax.prior.prior import load_prior, prior_off_by
 from p2r_jax.sim.reality import REALITY_DEV, Reality, RealityConfig
 from p2r_jax.sim.trials import draw_trials
 from p2r_jax.tasks import Task, load_task
@@ -172,8 +171,7 @@ def belief(case: Case, task: Task, truth: np.ndarray) -> Gaussian:
     """Vision's belief in this situation."""
     if case.prior_offset_m is None:
         return load_prior(condition("top").prior, task).to_gaussian()
-    mean = jnp.asarray(truth + case.prior_offset_m, jnp.float32)
-    return Gaussian(mean, jnp.full_like(mean, case.prior_sigma_m**2))
+    return prior_off_by(task, truth, case.prior_offset_m, case.prior_sigma_m)
 
 
 def over_seeds(cells: list[dict]) -> dict[str, dict[str, dict[str, dict]]]:

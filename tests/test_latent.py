@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from brax.training.acme import running_statistics
 from brax.training.agents.ppo.losses import PPONetworkParams
+from test_ppo import SMALL as PPO_SMALL
 
-from p2r_jax.estimator import adaptor
+from p2r_jax.estimator import train as estimator_train
 from p2r_jax.estimator.adaptor import default_adaptor, load_adaptor, train_adaptor
-from p2r_jax.estimator.train import save_run
 from p2r_jax.evaluation.evaluate import make_world, run_cell
 from p2r_jax.evaluation.methods import load_checkpoints
 from p2r_jax.evaluation.outcomes import summarize
@@ -29,7 +29,7 @@ from p2r_jax.policy.latent import (
 )
 from p2r_jax.policy.logging import MetricLog
 from p2r_jax.policy.policy import Policy, actor_network, contract_of, load_policy, save_policy
-from p2r_jax.policy.ppo import PPO, PPOConfig
+from p2r_jax.policy.ppo import PPO
 from p2r_jax.policy.train import TrainConfig, phase_task, train
 from p2r_jax.sim.observation import FEATURES
 from p2r_jax.sim.training_env import TrainingEnv
@@ -38,15 +38,6 @@ from p2r_jax.tasks import load_task
 from p2r_jax.types import Gaussian
 
 FLOAT32 = 1e-5  # sums of a dozen terms in another order
-PPO_SMALL = PPOConfig(
-    total_steps=4 * 16 * 5,
-    num_envs=16,
-    unroll_length=5,
-    num_minibatches=2,
-    num_epochs=2,
-    policy_layers=(16,),
-    value_layers=(16,),
-)
 PRIOR = Gaussian(jnp.array([0.03]), jnp.array([2e-4]))
 
 
@@ -178,13 +169,15 @@ def test_an_adaptor_learns_the_encoding_resumes_exactly_and_closes_the_loop(
     report = json.loads((tmp_path / "run" / "calibration.json").read_text())
     assert len(report["mse_by_step"]) == task.episode_length
 
+    save = estimator_train.save_run
+
     def stop(*args):
-        save_run(*args)
+        save(*args)
         raise KeyboardInterrupt
 
     config = replace(config, out=tmp_path / "again")
     with monkeypatch.context() as patch:
-        patch.setattr(adaptor, "save_run", stop)
+        patch.setattr(estimator_train, "save_run", stop)
         with pytest.raises(KeyboardInterrupt):
             train_adaptor(config)
     resumed = train_adaptor(replace(config, resume=True))

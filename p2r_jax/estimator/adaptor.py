@@ -5,8 +5,6 @@ loss is the squared error of the encoding; nothing is said about how sure it is.
 rounds and files are the ensemble's (``estimator.train``), with one member.
 """
 
-import contextlib
-import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -22,14 +20,11 @@ from p2r_jax.estimator.train import (
     REPORT,
     EstimatorConfig,
     EstimatorTraining,
-    begin_run,
-    round_line,
-    save_run,
+    run_rounds,
     seed_keys,
 )
 from p2r_jax.files import provenance, write_json
 from p2r_jax.policy.latent import Encoder, load_encoder
-from p2r_jax.policy.logging import MetricLog
 from p2r_jax.policy.policy import Policy, load_policy
 from p2r_jax.sim.push import PushEnv
 from p2r_jax.sim.window import Window
@@ -49,6 +44,8 @@ class Adaptor(Ensemble):
 
 class AdaptorTraining(EstimatorTraining):
     """The ensemble's training with the encoding in the place of theta."""
+
+    kind, loss_name = "adaptor", "mse"
 
     def __init__(self, task: Task, policy: Policy, encoder: Encoder, config: EstimatorConfig):
         """Of a frozen policy of phase ``latent`` and the encoder it was trained with."""
@@ -114,19 +111,7 @@ def train_adaptor(config: EstimatorConfig) -> Adaptor:
     """
     training = load_adaptor_training(config)
     key_train, key_test = seed_keys(config.seed)
-    state = begin_run(config, jax.jit(training.init)(key_train))
-    step = jax.jit(training.round, donate_argnums=0)
-    started, first = time.perf_counter(), int(state.round)
-    if first == config.rounds:  # killed while it wrote its last round
-        save_run(config, training, state)
-    with contextlib.closing(MetricLog(config.out, after=first)) as log:
-        for done in range(first + 1, config.rounds + 1):
-            state, error = step(state)
-            seconds = time.perf_counter() - started
-            log.write(done, {"mse": float(error), "seconds": seconds})
-            save_run(config, training, state)
-            line = round_line(config, done, float(error), seconds / (done - first))
-            print(line.replace("[estimator]", "[adaptor]").replace("NLL", "MSE"), flush=True)
+    state = run_rounds(training, key_train)
     adaptor = Adaptor(state.params, training.contract)
     write_json(config.out / REPORT, heldout_error(training, adaptor, key_test) | provenance())
     return adaptor

@@ -174,6 +174,8 @@ def gaussian_nll(
 class EstimatorTraining:
     """Pure functions of one training: ``init``, ``round``."""
 
+    kind, loss_name = "estimator", "nll"  # on the console and in the log
+
     def __init__(self, task: Task, policy: Policy | None, config: EstimatorConfig):
         """Fix environment, networks and optimiser; without a policy ``config.pushes`` is used."""
         self.task, self.policy, self.config = task, policy, config
@@ -320,7 +322,18 @@ def train_estimator(config: EstimatorConfig) -> Ensemble:
     """
     training = load_training(config)
     key_train, key_test = seed_keys(config.seed)
-    state = begin_run(config, jax.jit(training.init)(key_train))
+    state = run_rounds(training, key_train)
+    ensemble = Ensemble(state.params, training.contract)
+    report = heldout_report(training, ensemble, key_test)
+    write_json(config.out / REPORT, report | provenance())
+    print_report(report)
+    return ensemble
+
+
+def run_rounds(training: EstimatorTraining, key: Array) -> EstimatorState:
+    """All rounds that are missing, with a checkpoint and a line after each."""
+    config = training.config
+    state = begin_run(config, jax.jit(training.init)(key))
     step = jax.jit(training.round, donate_argnums=0)
     started = time.perf_counter()
     first = int(state.round)
@@ -328,16 +341,12 @@ def train_estimator(config: EstimatorConfig) -> Ensemble:
         save_run(config, training, state)
     with contextlib.closing(MetricLog(config.out, after=first)) as log:
         for done in range(first + 1, config.rounds + 1):
-            state, nll = step(state)
+            state, loss = step(state)
             seconds = time.perf_counter() - started
-            log.write(done, {"nll": float(nll), "seconds": seconds})
+            log.write(done, {training.loss_name: float(loss), "seconds": seconds})
             save_run(config, training, state)
-            print(round_line(config, done, float(nll), seconds / (done - first)), flush=True)
-    ensemble = Ensemble(state.params, training.contract)
-    report = heldout_report(training, ensemble, key_test)
-    write_json(config.out / REPORT, report | provenance())
-    print_report(report)
-    return ensemble
+            print(round_line(training, done, float(loss), seconds / (done - first)), flush=True)
+    return state
 
 
 def begin_run(
@@ -360,11 +369,12 @@ def save_run(config: EstimatorConfig, training: EstimatorTraining, state: Estima
     save_ensemble(config.out / "estimator", Ensemble(state.params, training.contract))
 
 
-def round_line(config: EstimatorConfig, done: int, nll: float, rate: float) -> str:
+def round_line(training: EstimatorTraining, done: int, loss: float, rate: float) -> str:
     """What the console says after a round that took ``rate`` seconds."""
+    rounds, name = training.config.rounds, training.loss_name.upper()
     return (
-        f"[estimator] round {done}/{config.rounds} | NLL {nll:+.3f} | {rate:.1f} s/round | "
-        f"ETA {rate * (config.rounds - done) / 60:.1f} min"
+        f"[{training.kind}] round {done}/{rounds} | {name} {loss:+.3f} | {rate:.1f} s/round | "
+        f"ETA {rate * (rounds - done) / 60:.1f} min"
     )
 
 

@@ -172,6 +172,20 @@ def gaussian_for(prior: Prior | Gaussian, task: Task) -> Gaussian:
     return prior
 
 
+def prior_off_by(task: Task, truth: np.ndarray, offset_m: float, sigma_m: float) -> Gaussian:
+    """A made-up belief, Float[K]: off along theta's first component, and that sure of it.
+
+    Args:
+      task: whose theta; the other components get its training prior.
+      truth: Float[K].
+      offset_m: mean minus truth.
+      sigma_m: standard deviation; may be infinite.
+    """
+    mean = np.array([truth[0] + offset_m, *task.theta_mean[1:]], np.float32)
+    variance = np.array([sigma_m**2, *(float(std) ** 2 for std in task.theta_std[1:])], np.float32)
+    return Gaussian(jnp.array(mean), jnp.array(variance))
+
+
 def prior_names() -> tuple[str, ...]:
     """Names that ``load_prior`` knows besides files."""
     return (*json.loads(PAPER_SUMMARY.read_text())["priors"], HEURISTIC)
