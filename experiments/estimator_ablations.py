@@ -13,7 +13,6 @@ compare variants, they are not the best that can be had.
 """
 
 import json
-import math
 import multiprocessing
 import os
 import time
@@ -29,7 +28,7 @@ import numpy as np
 import tyro
 from tqdm import tqdm
 
-from p2r_jax.estimator.calibration import calibration_report
+from p2r_jax.estimator.calibration import after_contact, calibration_report
 from p2r_jax.estimator.ensemble import Ensemble
 from p2r_jax.estimator.rollouts import Drive, collect
 from p2r_jax.estimator.train import EstimatorConfig, load_training, seed_keys, train_seeds
@@ -166,25 +165,10 @@ def rows_of(data) -> dict[str, dict]:
     """
     report = calibration_report(data)
     since, recent = report["since_contact"], report["contact_steps_in_window"]
-    after = pooled([row for steps, row in since.items() if steps != "0-0"])
+    after = after_contact(report) or {"windows": 0}
     short = {"0-0": "0", "10-10": "10"}
     named = {f"{short.get(k, k)} of the last ten": row for k, row in recent.items()}
     return {"before contact": since["0-0"], AFTER: after, **named}
-
-
-def pooled(rows: Sequence[dict]) -> dict:
-    """One row of ``calibration_report`` from several that share no window."""
-    rows = [row for row in rows if row["windows"]]
-    if not rows:
-        return {"windows": 0}
-    counts = [row["windows"] for row in rows]
-
-    def mean(values):
-        return float(np.average(values, weights=counts))
-
-    squares = mean([row["rmse_cm"] ** 2 for row in rows])
-    others = {key: mean([row[key] for row in rows]) for key in rows[0] if key != "windows"}
-    return {"windows": sum(counts)} | others | {"rmse_cm": math.sqrt(squares)}
 
 
 def summarize(seeds: Sequence[dict], base: Sequence[dict] | None) -> dict:

@@ -11,7 +11,6 @@ seeds. Finished cells are kept, so a killed run goes on where it was.
 """
 
 import itertools
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -20,13 +19,13 @@ import jax.numpy as jnp
 import matplotlib.pyplot as plt
 import numpy as np
 import tyro
+from cells import Cells
 
 from p2r_jax.evaluation.evaluate import TRAINING, describe_world, make_world
 from p2r_jax.evaluation.methods import Checkpoints, condition, load_checkpoints, make_bundle
 from p2r_jax.evaluation.outcomes import as_json, summarize
 from p2r_jax.evaluation.seeds import mean_over_seeds
 from p2r_jax.evaluation.trials import run_trials
-from p2r_jax.files import new_folder, provenance, write_json
 from p2r_jax.fusion import FusionRule
 from p2r_jax.prior.prior import load_prior, prior_off_by
 from p2r_jax.sim.trials import draw_trials
@@ -185,30 +184,25 @@ def draw(table: dict[str, dict[str, dict]], path: Path) -> None:
 def main(config: RulesConfig) -> None:
     """Run what is missing, choose, draw."""
     path = config.out / "fusion_rules.json"
-    keep = path.is_file() and not config.overwrite
-    cells = json.loads(path.read_text())["cells"] if keep else []
-    new_folder(config.out, overwrite=keep or config.overwrite)
     task = load_task(config.task)
-    record = {"schema": 1, "task": task.name, "method": config.method, "seeds": config.seeds,
-              "trials": config.trials, "trial_seed": config.seed, "sigma_m": SURE,
-              "dynamics": describe_world(config.dynamics, task)}  # fmt: skip
-    done = {(c["seed"], c["case"], c["name"]) for c in cells}
+    settings = {"schema": 2, "task": task.name, "method": config.method, "trials": config.trials,
+                "trial_seed": config.seed, "sigma_m": SURE,
+                "dynamics": describe_world(config.dynamics, task)}  # fmt: skip
+    cells = Cells(path, settings, ("seed", "case", "name"), config.overwrite)
     for seed in config.seeds:
         root = config.checkpoints / config.task / f"seed-{seed}"
         checkpoints = load_checkpoints(root, task, (*config.without_rule, config.method))
         for case, name in itertools.product(config.cases, (*config.without_rule, *CANDIDATES)):
-            if (seed, case, name) in done:
+            if (seed, case, name) in cells:
                 continue
             found = run_cell(config, task, checkpoints, case, name)
-            cells.append({"seed": seed, "case": case, "name": name, **found})
-            write_json(path, record | {"cells": cells, "provenance": provenance()})
+            cells.add({"seed": seed, "case": case, "name": name, **found})
             print(
                 f"seed {seed} | {case:14} | {name:22} {100 * found['hardware']:5.1f} %", flush=True
             )
     ceiling, alone, *_ = config.without_rule
-    table = over_seeds(cells, ceiling, alone)
-    record |= {"table": table, "regret": choose(table), "cells": cells}
-    write_json(path, record | {"provenance": provenance()})
+    table = over_seeds(cells.found, ceiling, alone)
+    record = cells.write(seeds=config.seeds, table=table, regret=choose(table))
     draw(table, config.out / "fusion_rules.png")
     for name, regret in record["regret"].items():
         print(f"{name:22} regret: largest {100 * regret['largest']:5.1f} points, "

@@ -116,6 +116,16 @@ TABLES = {
         "python experiments/prior_quality.py --out runs/table-iv",
         readme_paper.prior_quality,
     ),
+    "wrong-priors": Table(
+        (f"{RESULTS}/wrong_priors.json",),
+        "python experiments/wrong_priors.py --out runs/wrong-priors --publish",
+        readme_paper.wrong_priors,
+    ),
+    "estimator-coverage": Table(
+        (f"{RESULTS}/estimator_coverage.json",),
+        "python experiments/estimator_coverage.py",
+        readme_paper.estimator_coverage,
+    ),
     "fusion-rules": Table(
         (f"{RESULTS}/fusion_rules_fused.json",),
         "python experiments/fusion_rules.py --out runs/fusion-rules --publish",

@@ -80,6 +80,45 @@ def prior_quality(record: dict) -> str:
     return note + grid(head, made)
 
 
+def wrong_priors(record: dict) -> str:
+    """Success with a prior that is wrong and sure, or absent, and what it costs."""
+    others = record["references"]
+    made = [
+        [row["case"], row["method"], percent(row["hardware"]),
+         " / ".join(f"{100 * rate:.0f}" for rate in row["per_seed"]),
+         *(percent(row["minus"][name], "+") for name in others)]
+        for row in record["rows"]
+    ]  # fmt: skip
+    head = ("weight, prior", "method", "success %", "by seed",
+            *(f"minus {name}, points" for name in others))  # fmt: skip
+    world = record["dynamics"]
+    note = (
+        f"`{record['task']}` in {world['name']}, {record['trials']} trials for each of "
+        f"{len(record['seeds'])} training seeds, those of the table above; the prior's mean is off "
+        f"by so much, with a sigma of {100 * record['sigma_m']:g} cm, or there is none. 95 % "
+        "intervals over seeds, differences paired by seed.\n\n"
+    )
+    return note + grid(head, made)
+
+
+def estimator_coverage(record: dict) -> str:
+    """Error of the estimate, and how often its interval holds the truth."""
+    made = [
+        [row["task"], row["where"], row["method"], interval(row["rmse_cm"]["mean"]),
+         interval(row["sigma_cm"]["mean"]), interval(row["coverage_95"]["mean"], 100, 0),
+         " / ".join(f"{100 * rate:.0f}" for rate in row["coverage_95"]["per_seed"])]
+        for row in record["rows"]
+    ]  # fmt: skip
+    head = ("task", "where", "driven by", "RMSE cm", "mean sigma cm", "in the 95 % interval, %",
+            "by seed")  # fmt: skip
+    note = (
+        f"All windows since an episode's first contact, {len(record['seeds'])} training seeds. "
+        "Held-out episodes are in the training dynamics, over all of θ; the others are the trials "
+        "of the tables, in `reality-test`.\n\n"
+    )
+    return note + grid(head, made)
+
+
 def fusion_rules(record: dict) -> str:
     """Success of every rule by what vision says, and the regret it was chosen by."""
     cases = list(record["table"])

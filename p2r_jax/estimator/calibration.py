@@ -1,18 +1,35 @@
 """Does the estimator know what it knows: error, likelihood and coverage over theta."""
 
+import math
 from itertools import pairwise
 from statistics import NormalDist
+from typing import Protocol
 
 import numpy as np
+from jaxtyping import Float
 
-from p2r_jax.estimator.rollouts import Episodes
+from p2r_jax.types import Gaussian
 
 LEVELS = (0.5, 0.8, 0.95)
 SINCE_CONTACT = ((0, 0), (1, 3), (4, 6), (7, 9), (10, 14), (15, 29), (30, 100))
 IN_WINDOW = ((0, 0), (1, 3), (4, 6), (7, 9), (10, 10))
 
 
-def calibration_report(data: Episodes, history: int = 10, component: int = 0) -> dict:
+class Estimated(Protocol):
+    """Episodes with what the estimator said in them; ``rollouts.Episodes`` is one.
+
+    Attributes:
+      theta: truth.
+      estimate: Float[N, T, K] each.
+      contact: the pusher touched the object between the observations t-1 and t.
+    """
+
+    theta: Float[np.ndarray, "n k"]
+    estimate: Gaussian
+    contact: Float[np.ndarray, "n t"]
+
+
+def calibration_report(data: Estimated, history: int = 10, component: int = 0) -> dict:
     """Summaries of one component of theta, in centimetres.
 
     Rows by steps since the episode's first contact (0: none yet), by number of
@@ -65,6 +82,22 @@ def calibration_report(data: Episodes, history: int = 10, component: int = 0) ->
             for a, b in pairwise(edges)
         },
     }
+
+
+def after_contact(report: dict) -> dict[str, float]:
+    """One row of all windows since an episode's first contact; empty if there is none."""
+    rows = [row for name, row in report["since_contact"].items() if name != "0-0"]
+    rows = [row for row in rows if row["windows"]]
+    if not rows:
+        return {}
+    total = sum(row["windows"] for row in rows)
+
+    def mean(values):
+        return sum(v * row["windows"] for v, row in zip(values, rows, strict=True)) / total
+
+    others = {k: mean([row[k] for row in rows]) for k in rows[0] if k not in ("windows", "rmse_cm")}
+    rmse = math.sqrt(mean([row["rmse_cm"] ** 2 for row in rows]))
+    return {"windows": total, "rmse_cm": rmse} | others
 
 
 def print_report(report: dict) -> None:

@@ -6,13 +6,13 @@ training (``p2r train-estimator``) and an evaluation (``p2r evaluate``).
 
 import contextlib
 import difflib
-import math
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from p2r_jax.estimator.calibration import after_contact
 from p2r_jax.files import CONFIG_FILE, read_json
 from p2r_jax.policy.logging import METRICS_FILE, read_rows
 from p2r_jax.runs.config_tree import flatten, get_path
@@ -201,23 +201,9 @@ def _estimator_progress(folder: Path, settings: dict):
         for name in CALIBRATION_ROWS:
             metrics |= flatten(report[name], "/", f"{name}/") if report[name] else {}
         metrics = {k: v for k, v in metrics.items() if not k.endswith("/windows")}
-        metrics |= {f"after_contact/{k}": v for k, v in after_contact(report).items()}
+        after = {k: v for k, v in after_contact(report).items() if k != "windows"}
+        metrics |= {f"after_contact/{k}": v for k, v in after.items()}
     return done, total, bool(report), metrics
-
-
-def after_contact(report: dict) -> dict[str, float]:
-    """One row of all windows since an episode's first contact, from a calibration report."""
-    rows = [row for name, row in report["since_contact"].items() if name != "0-0"]
-    rows = [row for row in rows if row["windows"]]
-    total = sum(row["windows"] for row in rows)
-
-    def mean(values):
-        return sum(v * row["windows"] for v, row in zip(values, rows, strict=True)) / total
-
-    if not rows:
-        return {}
-    pooled = {k: mean([row[k] for row in rows]) for k in rows[0] if k not in ("windows", "rmse_cm")}
-    return {"rmse_cm": math.sqrt(mean([row["rmse_cm"] ** 2 for row in rows]))} | pooled
 
 
 def _read_evaluation(folder: Path, record: dict | None) -> Run:

@@ -1,0 +1,67 @@
+"""Outcomes kept in a JSON file as they come: a killed experiment goes on where it was."""
+
+import json
+from collections.abc import Hashable, Sequence
+from pathlib import Path
+
+from p2r_jax.files import new_folder, provenance, write_json
+
+
+class Cells:
+    """The cells of one experiment, each found once.
+
+    Attributes:
+      path: ``NAME.json`` in the experiment's folder.
+      found: the cells so far, in the order in which they were found.
+    """
+
+    def __init__(self, path: Path, settings: dict, key: Sequence[str], overwrite: bool = False):
+        """Read what is there.
+
+        Args:
+          path: of the file; its folder is made.
+          settings: what every cell depends on besides its key; JSON types.
+          key: fields that tell the cells apart.
+          overwrite: forget the cells that are there.
+
+        Raises:
+          ValueError: if the file's cells were made with other settings.
+          FileExistsError: if the folder holds something, but not this experiment.
+        """
+        self.path, self._key = path, tuple(key)
+        self._settings = json.loads(json.dumps(settings))
+        self.found: list[dict] = []
+        keep = path.is_file() and not overwrite
+        if keep:
+            self.found = self._read()
+        new_folder(path.parent, overwrite=keep or overwrite)
+        self._done = {self._name(cell) for cell in self.found}
+
+    def __contains__(self, key: tuple[Hashable, ...]) -> bool:
+        """Whether the cell with these values of ``key`` was found."""
+        return key in self._done
+
+    def add(self, cell: dict) -> None:
+        """Keep one more cell, on disk at once."""
+        self.found.append(cell)
+        self._done.add(self._name(cell))
+        self.write()
+
+    def write(self, **summary) -> dict:
+        """Write settings, ``summary``, cells and provenance; returns all but the cells."""
+        record = self._settings | summary | {"provenance": provenance()}
+        write_json(self.path, record | {"cells": self.found})
+        return record
+
+    def _name(self, cell: dict) -> tuple[Hashable, ...]:
+        return tuple(cell[field] for field in self._key)
+
+    def _read(self) -> list[dict]:
+        record = json.loads(self.path.read_text())
+        for name, value in self._settings.items():
+            if (before := record.get(name)) != value:
+                raise ValueError(
+                    f"{self.path} holds cells with {name} = {before}, not {value}; choose another "
+                    "--out or pass --overwrite"
+                )
+        return record["cells"]

@@ -1,0 +1,161 @@
+"""Confidently wrong priors, and none, where nothing was chosen: in ``reality-test``.
+
+    python experiments/wrong_priors.py --out runs/wrong-priors --publish
+
+Fusion rules and policies were chosen in the training dynamics (``fusion_rules.py``); here they
+are judged, on the very trials of ``paper_tables.py --task push_tblock_plus``: methods that no
+prior reaches have their rows there, and differences to them are paired by training seed.
+Finished cells are kept, so a killed run goes on where it was.
+"""
+
+import itertools
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import tyro
+from cells import Cells
+from fusion_rules import CASES, SURE, belief
+
+from p2r_jax.evaluation.evaluate import describe_world, make_world, run_cell
+from p2r_jax.evaluation.methods import condition, load_checkpoints
+from p2r_jax.evaluation.outcomes import as_json, summarize
+from p2r_jax.evaluation.seeds import mean_over_seeds
+from p2r_jax.files import write_json
+from p2r_jax.sim.trials import draw_trials
+from p2r_jax.tasks import Task, load_task
+
+RESULTS = Path(__file__).parent / "results"
+REFERENCES = ("privileged", "rma-only")  # neither hears the prior
+
+
+@dataclass(frozen=True)
+class WrongConfig:
+    """How much of it.
+
+    Attributes:
+      out: folder for ``wrong_priors.json``.
+      task: registered task; its tables must be there.
+      seeds: training seeds.
+      cases: of ``fusion_rules``, by name.
+      methods: by name.
+      trials: per cell; those of the tables.
+      tables: what ``paper_tables.py`` published, for the references.
+      checkpoints: holds ``TASK/seed-N``.
+      publish: copy the JSON to ``experiments/results``.
+      overwrite: forget the cells that are there.
+    """
+
+    out: Path
+    task: str = "push_tblock_plus"
+    seeds: tuple[int, ...] = (0, 1, 2)
+    cases: tuple[str, ...] = ("top, -8 cm", "top, none")
+    methods: tuple[str, ...] = ("fused-paper", "fused", "belief")
+    trials: int = 200
+    tables: Path = RESULTS
+    checkpoints: Path = Path(__file__).parent / "checkpoints"
+    publish: bool = False
+    overwrite: bool = False
+
+    def __post_init__(self):
+        if unknown := [name for name in self.cases if name not in CASES]:
+            raise ValueError(f"no case {unknown[0]!r} (cases: {'; '.join(CASES)})")
+
+
+def references(config: WrongConfig, tables: dict, where: str) -> dict[str, dict[int, float]]:
+    """Success of every reference by training seed, from the published tables.
+
+    Raises:
+      ValueError: if they lack a seed or the condition, or hold another number of trials.
+    """
+    rows = {
+        row["method"]: dict(zip(tables["training_seeds"], row["hardware"]["per_seed"], strict=True))
+        for row in tables["rows"]
+        if row["condition"] == where and row["trials"] == config.trials
+    }
+    for name in REFERENCES:
+        if missing := set(config.seeds) - set(rows.get(name, {})):
+            raise ValueError(
+                f"the tables of {config.task} lack {name} at {where} with {config.trials} trials "
+                f"for training seeds {sorted(missing)}: run paper_tables.py first"
+            )
+    return {name: rows[name] for name in REFERENCES}
+
+
+def table(config: WrongConfig, tables: dict, cells: list[dict]) -> list[dict]:
+    """A row per case and method: success over seeds, and what it lacks to the references."""
+    rates = {(c["case"], c["method"], c["seed"]): c for c in cells}
+    rows = []
+    for case, name in itertools.product(config.cases, config.methods):
+        own = {seed: rates[case, name, seed]["hardware"]["value"] for seed in config.seeds}
+        against = references(config, tables, CASES[case][0])
+        rows.append({
+            "case": case, "method": name, "per_seed": list(own.values()),
+            "hardware": as_json(mean_over_seeds(list(own.values()))),
+            "minus": {
+                other: as_json(mean_over_seeds([own[s] - rate[s] for s in config.seeds]))
+                for other, rate in against.items()
+            },
+        })  # fmt: skip
+    return rows
+
+
+def read_tables(config: WrongConfig, task: Task) -> dict:
+    """The published tables of the task.
+
+    Raises:
+      ValueError: if they were made in a world of other settings, or lack a reference.
+    """
+    tables = json.loads((config.tables / f"tables_{config.task}.json").read_text())
+    before = tables["dynamics"]
+    if describe_world(before["name"], task) != before:
+        raise ValueError(
+            f"the tables of {config.task} were made in {before['name']} {before['version']}, "
+            "whose settings have changed: run paper_tables.py again"
+        )
+    for case in config.cases:
+        references(config, tables, CASES[case][0])
+    return tables
+
+
+def run_case(config: WrongConfig, task: Task, checkpoints, tables: dict, case: str, name: str):
+    """Outcome of a method in a case, on the trials of the tables."""
+    masses = condition(CASES[case][0]).mass_properties(task.object)
+    trials = draw_trials(task, masses, config.trials, tables["trial_seed"])
+    world = make_world(tables["dynamics"]["name"], task, trials)
+    prior = belief(case, task, world.theta[0])
+    return summarize(run_cell(name, world, checkpoints, task, prior), task)
+
+
+def main(config: WrongConfig) -> None:
+    """Run what is missing, compare, publish."""
+    task = load_task(config.task)
+    tables = read_tables(config, task)
+    settings = {"schema": 1, "task": task.name, "dynamics": tables["dynamics"],
+                "trials": config.trials, "trial_seed": tables["trial_seed"],
+                "sigma_m": SURE}  # fmt: skip
+    keys = ("case", "method", "seed")
+    cells = Cells(config.out / "wrong_priors.json", settings, keys, config.overwrite)
+    for seed in config.seeds:
+        root = config.checkpoints / config.task / f"seed-{seed}"
+        checkpoints = load_checkpoints(root, task, config.methods)
+        for case, name in itertools.product(config.cases, config.methods):
+            if (case, name, seed) not in cells:
+                found = run_case(config, task, checkpoints, tables, case, name)
+                cells.add({"case": case, "method": name, "seed": seed} | found)
+                rate = 100 * found["hardware"]["value"]
+                print(f"seed {seed} | {case:14} | {name:12} {rate:5.1f} %", flush=True)
+    rows = table(config, tables, cells.found)
+    record = cells.write(seeds=config.seeds, references=REFERENCES, rows=rows)
+    for row in rows:
+        gaps = ", ".join(
+            f"{100 * gap['value']:+.1f} to {name}" for name, gap in row["minus"].items()
+        )
+        rate = 100 * row["hardware"]["value"]
+        print(f"{row['case']:14} {row['method']:12} {rate:5.1f} %  ({gaps})")
+    if config.publish:
+        write_json(RESULTS / "wrong_priors.json", record)
+
+
+if __name__ == "__main__":
+    main(tyro.cli(WrongConfig))
