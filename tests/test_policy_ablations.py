@@ -5,22 +5,25 @@ from dataclasses import replace
 
 import numpy as np
 import policy_ablations
+import policy_variants
 import pytest
 from policy_ablations import (
-    BASE,
     SITUATIONS,
-    VARIANTS,
-    AblationConfig,
     cell_key,
     check_settings,
-    estimator_run,
     gather,
     main,
-    methods_of,
     over_seeds,
+    seed_file,
+)
+from policy_variants import (
+    BASE,
+    VARIANTS,
+    AblationConfig,
+    estimator_run,
+    methods_of,
     policy_run,
     run_folder,
-    seed_file,
 )
 from readme_policy_ablations import policy_ablations as to_markdown
 
@@ -184,7 +187,7 @@ def test_a_killed_run_goes_on_and_its_record_becomes_a_table(config, monkeypatch
 
 @pytest.mark.slow
 def test_toy_trainings_are_judged_and_not_trained_again(config, monkeypatch, capsys):
-    stock = policy_ablations.policy_config
+    stock = policy_variants.policy_config
 
     def tiny(*args):
         run = stock(*args)
@@ -192,7 +195,7 @@ def test_toy_trainings_are_judged_and_not_trained_again(config, monkeypatch, cap
         task = replace(run.task, planar=replace(run.task.planar, substeps=2))
         return replace(run, task=task, ppo=ppo, evaluations=1)
 
-    monkeypatch.setattr(policy_ablations, "policy_config", tiny)
+    monkeypatch.setattr(policy_variants, "policy_config", tiny)
     size = {"rounds": 1, "episodes": 8, "steps": 2, "batch": 8, "trials": 4}
     names = (BASE, "noise 0 cm", "2-D CoM", "dr-recurrent")
     config = replace(config, seeds=(0,), variants=names, methods=("fused", "rma-only"), **size)
