@@ -116,6 +116,7 @@ TABLES = {
         "python experiments/prior_quality.py --out runs/table-iv",
         readme_paper.prior_quality,
     ),
+    "costs": Table((f"{RESULTS}/costs.json",), "python experiments/costs.py", readme_paper.costs),
     "wrong-priors": Table(
         (f"{RESULTS}/wrong_priors.json",),
         "python experiments/wrong_priors.py --out runs/wrong-priors --publish",

@@ -119,6 +119,27 @@ def estimator_coverage(record: dict) -> str:
     return note + grid(head, made)
 
 
+def costs(record: dict) -> str:
+    """Minutes of every training, and seconds of a cell of the tables."""
+    made = [
+        [row["task"], row["phase"], str(row["seeds"]),
+         *(f"{row[f'minutes_{how}']:.0f}" for how in ("min", "median", "max"))]
+        for row in record["trainings"]
+    ]  # fmt: skip
+    tables = [
+        [row["task"], f"{row['cells']} of {row['trials']} trials",
+         *(f"{row[f'seconds_{how}']:.0f}" for how in ("min", "median", "max")),
+         f"{row['total_minutes']:.0f}"]
+        for row in record["tables"]
+    ]  # fmt: skip
+    return (
+        grid(("task", "training", "seeds", "minutes, least", "median", "most"), made)
+        + "\n"
+        + grid(("task", "cells of the tables", "seconds a cell, least", "median", "most",
+                "minutes in all"), tables)
+    )  # fmt: skip
+
+
 def fusion_rules(record: dict) -> str:
     """Success of every rule by what vision says, and the regret it was chosen by."""
     cases = list(record["table"])

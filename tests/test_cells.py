@@ -3,9 +3,11 @@
 import json
 import re
 
+import costs
 import estimator_coverage
 import numpy as np
 import pytest
+import quality_grid
 import wrong_priors
 from cells import Cells
 
@@ -108,3 +110,41 @@ def test_coverage_in_trials_counts_from_the_action_after_the_first_contact():
     assert found["windows"] == 2 * 3
     assert found["coverage_95"] == pytest.approx(2 / 3)
     assert found["rmse_cm"] == pytest.approx(np.sqrt((1 + 9 + 1) / 3))
+
+
+def test_the_quality_grid_keeps_estimators_apart_and_says_how_good_they_were(tmp_path):
+    config = quality_grid.GridConfig(
+        tmp_path, seeds=(0, 1), rounds=(2,), methods=("belief",), cases=("top, none",)
+    )
+    assert config.levels == ("2", "shipped")
+    cells = [
+        {"seed": seed, "level": level, "case": "top, none", "method": "belief", "hardware": rate,
+         "estimator_rmse_cm": error}
+        for level, seed, rate, error in (("2", 1, 0.4, 3.0), ("2", 0, 0.6, 2.0),
+                                         ("shipped", 0, 1.0, 1.0), ("shipped", 1, 0.9, 1.2),
+                                         ("shipped", 9, 0.0, 9.0))
+    ]  # fmt: skip
+    worse, better = quality_grid.summary(config, cells)
+    assert worse["per_seed"] == [0.6, 0.4]
+    assert worse["estimator_rmse_cm"]["value"] == pytest.approx(2.5)
+    assert better["hardware"]["value"] == pytest.approx(0.95)
+    quality_grid.draw(config, [worse, better], tmp_path / "grid.png")
+    assert (tmp_path / "grid.png").stat().st_size > 5_000
+
+
+def test_costs_add_up_over_resumes_and_leave_out_what_has_no_clock(tmp_path):
+    for seed, clock in enumerate(((60, 120, 30), (60, 240), ())):
+        folder = tmp_path / "t" / f"seed-{seed}" / "dr"
+        folder.mkdir(parents=True)
+        lines = ["step,seconds" if clock else "step", *(f"1,{x}" if clock else "1" for x in clock)]
+        (folder / "metrics.csv").write_text("\n".join(lines) + "\n")
+    (row,) = costs.trainings(tmp_path)
+    assert (row["task"], row["phase"], row["seeds"]) == ("t", "dr", 2)
+    assert (row["minutes_min"], row["minutes_max"]) == (2.5, 4.0)
+    for where, walls in (("top", (60, 90)), ("bottom", (30, 60))):
+        folder = tmp_path / "tables" / "seed-0" / where
+        folder.mkdir(parents=True)
+        found = {"task": "t", "trials": 7, "results": [{"wall_s": wall} for wall in walls]}
+        (folder / "results.json").write_text(json.dumps(found))
+    (table,) = costs.cells((tmp_path / "tables", tmp_path / "not there"))
+    assert (table["cells"], table["seconds_min"], table["total_minutes"]) == (4, 30.0, 4.0)
