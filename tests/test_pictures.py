@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from p2r_jax.evaluation import figures, video
+from p2r_jax.evaluation import figures, offscreen, video
 from p2r_jax.evaluation.methods import METHODS
+from p2r_jax.evaluation.motion import Motion
 from p2r_jax.sim.footprint import Box
 from p2r_jax.types import Gaussian
 
@@ -99,7 +100,7 @@ def test_object_outline_keeps_holes_and_parts_that_touch_in_a_corner(task):
 
 def test_motion_turns_the_short_way_and_holds_theta_between_actions():
     poses = np.array([[0.0, 0.0, 3.1], [1.0, 0.0, -3.1]])
-    film = video.Motion(poses, poses[:, :2], np.array([0.04])).resample(np.array([0.0, 0.5, 1.0]))
+    film = Motion(poses, poses[:, :2], np.array([0.04])).resample(np.array([0.0, 0.5, 1.0]))
     assert np.cos(film.poses[1, 2]) == pytest.approx(-1.0)
     assert film.poses[1, 0] == pytest.approx(0.5)
     assert film.theta_told.tolist() == [0.04, 0.04, 0.04]
@@ -120,7 +121,7 @@ def test_top_view_decodes_to_every_frame(tmp_path, task, episode, capsys):
 
 
 def test_mujoco_film_where_opengl_works(tmp_path, task, episode, capsys):
-    backend = video.working_backend()
+    backend = offscreen.working_backend()
     if backend is None:
         pytest.skip(capsys.readouterr().out.strip() or "no OpenGL here, tried earlier")
     path = tmp_path / "episode.mp4"
@@ -135,14 +136,14 @@ def test_mujoco_film_where_opengl_works(tmp_path, task, episode, capsys):
 def test_without_opengl_the_reason_is_printed_and_a_top_view_drawn(
     tmp_path, task, episode, capsys, monkeypatch
 ):
-    monkeypatch.setattr(video, "BACKENDS", ("nonsense",))
+    monkeypatch.setattr(offscreen, "BACKENDS", ("nonsense",))
     monkeypatch.delenv("MUJOCO_GL", raising=False)
-    video.working_backend.cache_clear()
+    offscreen.working_backend.cache_clear()
     try:
         options = {"fps": 2, "speed": 8, "size": SMALL}
         used = video.render_video(tmp_path / "a.mp4", task.object, *episode, GOAL, **options)
     finally:
-        video.working_backend.cache_clear()
+        offscreen.working_backend.cache_clear()
     printed = capsys.readouterr().out
     assert used == video.TOP_VIEW
     assert "nonsense: " in printed
@@ -150,7 +151,7 @@ def test_without_opengl_the_reason_is_printed_and_a_top_view_drawn(
 
 
 def test_a_named_backend_that_fails_is_an_error(tmp_path, task, episode):
-    with pytest.raises(video.RenderError, match="MUJOCO_GL"):
+    with pytest.raises(offscreen.RenderError, match="MUJOCO_GL"):
         video.render_video(tmp_path / "a.mp4", task.object, *episode, GOAL, renderer="nonsense")
     assert os.listdir(tmp_path) == []
 

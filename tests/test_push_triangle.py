@@ -8,10 +8,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from p2r_jax.evaluation.film_scene import scene_qpos
 from p2r_jax.evaluation.methods import Checkpoints, make_bundle, uninformed_ensemble
+from p2r_jax.evaluation.motion import Motion
 from p2r_jax.evaluation.training_world import TrainingWorld
 from p2r_jax.evaluation.trials import run_trials
-from p2r_jax.evaluation.video import Motion, scene_qpos
 from p2r_jax.policy.policy import Policy, actor_network, contract_of
 from p2r_jax.sim.footprint import depth_inside
 from p2r_jax.sim.observation import FEATURES

@@ -231,21 +231,13 @@ def overlay_figure(
     shown = _snapshot_indices(poses, snapshots)
     placed = [outline.transformed(pose_transform(p)).vertices for p in (*poses[shown], goal)]
     spread = np.ptp(np.concatenate([*placed, ee]), axis=0)
+    com = None if com_object_m is None else np.asarray(com_object_m, float)
     with _figure(path, 6.6, 1.35 + 5.2 * spread[0] / spread[1]) as figure:
         axes = figure.add_subplot()
         for index in shown:
-            color, last = colors(norm(period_s * index)), index == shown[-1]
-            axes.add_patch(
-                PathPatch(
-                    outline.transformed(pose_transform(poses[index]) + SWAP_XY),
-                    fc=(*color[:3], 0.35 if last else 0.10),
-                    ec=color,
-                    lw=1.8 if last else 1.1,
-                )
-            )
-            if com_object_m is not None:
-                x, y = pose_transform(poses[index]).transform(np.asarray(com_object_m, float))
-                axes.plot(y, x, marker="o", ms=4.5, mfc="white", mec=color, mew=1.4, zorder=6)
+            alpha, width = (0.35, 1.8) if index == shown[-1] else (0.10, 1.1)
+            color = colors(norm(period_s * index))
+            _draw_object(axes, outline, poses[index], com, color, alpha, width)
         target = outline.transformed(pose_transform(goal) + SWAP_XY)
         axes.add_patch(PathPatch(target, fc="none", ec=GOAL, lw=1.8, ls=GOAL_DASH, zorder=5))
         segments = np.stack([path_yx[:-1], path_yx[1:]], 1)
@@ -254,35 +246,44 @@ def overlay_figure(
         axes.add_collection(lines)
         for index, face in ((0, "white"), (-1, "#444444")):
             axes.add_patch(Circle(path_yx[index], pusher_radius_m, fc=face, ec="#444444", zorder=6))
-        bar = figure.colorbar(
-            ScalarMappable(norm, colors),
-            ax=axes,
-            label="time (s)",
-            pad=0.02,
-            shrink=0.84,
-            aspect=24,
-        )
+        time = ScalarMappable(norm, colors)
+        bar = figure.colorbar(time, ax=axes, label="time (s)", pad=0.02, shrink=0.84, aspect=24)
         bar.outline.set_visible(False)
         axes.set_aspect("equal")
         axes.autoscale_view()
         axes.invert_xaxis()
         axes.set(xlabel="y (m)", ylabel="x (m)", title=title)
         axes.grid()
-        handles = [
-            Line2D([], [], color="#3b7a86", label="object"),
-            Line2D([], [], color=GOAL, lw=1.8, ls=GOAL_DASH, label="goal"),
-            _dot("white", "#444444", "pusher, start"),
-            _dot("#444444", "#444444", "pusher, end"),
-        ]
-        if com_object_m is not None:
-            handles.append(_dot("white", "#3b7a86", "true centre of mass", size=5))
-        figure.legend(
-            handles=handles,
-            loc="outside lower center",
-            ncols=len(handles),
-            handlelength=1.8,
-            columnspacing=1.4,
-        )
+        _explain_overlay(figure, with_com=com is not None)
+
+
+def _draw_object(axes, outline: Outline, pose, com, color, alpha: float, width: float) -> None:
+    """The object's outline at a pose, with its centre of mass unless that is None."""
+    place = pose_transform(pose)
+    shape = outline.transformed(place + SWAP_XY)
+    axes.add_patch(PathPatch(shape, fc=(*color[:3], alpha), ec=color, lw=width))
+    if com is not None:
+        x, y = place.transform(com)
+        axes.plot(y, x, marker="o", ms=4.5, mfc="white", mec=color, mew=1.4, zorder=6)
+
+
+def _explain_overlay(figure: Figure, with_com: bool) -> None:
+    """What the marks of ``overlay_figure`` mean, below it."""
+    handles = [
+        Line2D([], [], color="#3b7a86", label="object"),
+        Line2D([], [], color=GOAL, lw=1.8, ls=GOAL_DASH, label="goal"),
+        _dot("white", "#444444", "pusher, start"),
+        _dot("#444444", "#444444", "pusher, end"),
+    ]
+    if with_com:
+        handles.append(_dot("white", "#3b7a86", "true centre of mass", size=5))
+    figure.legend(
+        handles=handles,
+        loc="outside lower center",
+        ncols=len(handles),
+        handlelength=1.8,
+        columnspacing=1.4,
+    )
 
 
 def object_outline(asset: Asset) -> Outline:

@@ -1,7 +1,7 @@
 """Render frames in a process of its own: ``render_worker.py MODEL.mjb QPOS.npy WIDTH HEIGHT``.
 
 MuJoCo and PyOpenGL choose their OpenGL library once per process, from
-``MUJOCO_GL``. ``video.py`` sets it for this process only, so that the library's
+``MUJOCO_GL``. ``offscreen.py`` sets it for this process only, so that the library's
 own process keeps its environment and survives a driver that crashes. Raw RGB
 frames go to standard output. Run by path, it imports nothing of the package.
 """

@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 from collections import deque
+from functools import partial
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from importlib import resources
@@ -54,7 +55,7 @@ class LiveView:
         self._lock = threading.Lock()
         self._closed = threading.Event()
         try:
-            self._server = _Server((host, port), _handler_for(self))
+            self._server = _Server((host, port), partial(_Handler, self))
         except OSError as error:
             raise OSError(f"the live view cannot listen on {host}:{port} ({error.strerror}); "
                           "choose another port, or 0 for any") from error  # fmt: skip
@@ -99,89 +100,91 @@ class _Server(ThreadingHTTPServer):
             super().handle_error(request, client_address)
 
 
-def _handler_for(view: LiveView) -> type[BaseHTTPRequestHandler]:
-    """The request handler of one view."""
+class _Handler(BaseHTTPRequestHandler):
+    """Answers one request about a live view."""
 
-    class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
+    protocol_version = "HTTP/1.1"
 
-        def do_GET(self):
-            if not self._is_local():
+    def __init__(self, view: LiveView, *request):
+        """Answer ``request``, as the server hands it over."""
+        self._view = view
+        super().__init__(*request)
+
+    def do_GET(self):
+        if not self._is_local():
+            return
+        if self.path == "/":
+            page = resources.files(__package__).joinpath("page.html").read_bytes()
+            self._answer(page, "text/html; charset=utf-8")
+        elif self.path == "/header":
+            self._answer(to_json(self._view._header).encode(), "application/json")
+        elif self.path == "/events":
+            self._stream()
+        else:
+            self.send_error(HTTPStatus.NOT_FOUND)
+
+    def do_POST(self):
+        if not self._is_local():
+            return
+        if self.path != "/stop":
+            self.send_error(HTTPStatus.NOT_FOUND)
+            return
+        self._view.stop_requested = True
+        self._answer(b"{}", "application/json")
+
+    def _is_local(self) -> bool:
+        """Refuse pages of other sites that got hold of this address under their name."""
+        served = self._view._server.server_address[0]
+        name = self.headers.get("Host", "").rsplit(":", 1)[0]
+        if served in LOCAL and name not in LOCAL:
+            self.send_error(HTTPStatus.FORBIDDEN, "this page is for this machine only")
+            return False
+        return True
+
+    def _answer(self, body: bytes, kind: str) -> None:
+        self.send_response(HTTPStatus.OK)
+        self.send_header("Content-Type", kind)
+        self.send_header("Content-Length", str(len(body)))
+        self.send_header("Cache-Control", "no-store")
+        self.end_headers()
+        self.wfile.write(body)
+
+    def _stream(self) -> None:
+        self.send_response(HTTPStatus.OK)
+        self.send_header("Content-Type", "text/event-stream")
+        self.send_header("Cache-Control", "no-store")
+        self.send_header("Connection", "close")
+        self.end_headers()
+        self.close_connection = True
+        try:
+            self._send_events()
+        except OSError:  # the page was closed
+            return
+
+    def _send_events(self) -> None:
+        seen, told, spoke = 0, False, 0.0
+        while True:
+            over = self._view._closed.is_set()  # before the last look, so that nothing is lost
+            steps, seen = self._view._since(seen)
+            if steps:
+                self._send("steps", _as_list(steps))
+            if self._view.stop_requested and not told:
+                told = True
+                self._send("stop", "{}")
+            if over:
+                self._send("end", "{}")
                 return
-            if self.path == "/":
-                page = resources.files(__package__).joinpath("page.html").read_bytes()
-                self._answer(page, "text/html; charset=utf-8")
-            elif self.path == "/header":
-                self._answer(to_json(view._header).encode(), "application/json")
-            elif self.path == "/events":
-                self._stream()
-            else:
-                self.send_error(HTTPStatus.NOT_FOUND)
+            if time.monotonic() - spoke > HEARTBEAT_S:
+                spoke = time.monotonic()
+                self._send("alive", "{}")
+            self._view._closed.wait(PAUSE_S)
 
-        def do_POST(self):
-            if not self._is_local():
-                return
-            if self.path != "/stop":
-                self.send_error(HTTPStatus.NOT_FOUND)
-                return
-            view.stop_requested = True
-            self._answer(b"{}", "application/json")
+    def _send(self, event: str, data: str) -> None:
+        self.wfile.write(f"event: {event}\ndata: {data}\n\n".encode())
+        self.wfile.flush()
 
-        def _is_local(self) -> bool:
-            """Refuse pages of other sites that got hold of this address under their name."""
-            served = view._server.server_address[0]
-            name = self.headers.get("Host", "").rsplit(":", 1)[0]
-            if served in LOCAL and name not in LOCAL:
-                self.send_error(HTTPStatus.FORBIDDEN, "this page is for this machine only")
-                return False
-            return True
-
-        def _answer(self, body: bytes, kind: str) -> None:
-            self.send_response(HTTPStatus.OK)
-            self.send_header("Content-Type", kind)
-            self.send_header("Content-Length", str(len(body)))
-            self.send_header("Cache-Control", "no-store")
-            self.end_headers()
-            self.wfile.write(body)
-
-        def _stream(self) -> None:
-            self.send_response(HTTPStatus.OK)
-            self.send_header("Content-Type", "text/event-stream")
-            self.send_header("Cache-Control", "no-store")
-            self.send_header("Connection", "close")
-            self.end_headers()
-            self.close_connection = True
-            try:
-                self._send_events()
-            except OSError:  # the page was closed
-                return
-
-        def _send_events(self) -> None:
-            seen, told, spoke = 0, False, 0.0
-            while True:
-                over = view._closed.is_set()  # before the last look, so that nothing is lost
-                steps, seen = view._since(seen)
-                if steps:
-                    self._send("steps", _as_list(steps))
-                if view.stop_requested and not told:
-                    told = True
-                    self._send("stop", "{}")
-                if over:
-                    self._send("end", "{}")
-                    return
-                if time.monotonic() - spoke > HEARTBEAT_S:
-                    spoke = time.monotonic()
-                    self._send("alive", "{}")
-                view._closed.wait(PAUSE_S)
-
-        def _send(self, event: str, data: str) -> None:
-            self.wfile.write(f"event: {event}\ndata: {data}\n\n".encode())
-            self.wfile.flush()
-
-        def log_message(self, *_):
-            """Nothing: the terminal belongs to the loop."""
-
-    return Handler
+    def log_message(self, *_):
+        """Nothing: the terminal belongs to the loop."""
 
 
 def _as_list(steps: list[StepRecord]) -> str:
