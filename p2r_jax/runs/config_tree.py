@@ -6,19 +6,11 @@ path (``ppo.learning_rate``) means the same here, on the command line and in a s
 
 import difflib
 from collections.abc import Iterator
-from dataclasses import MISSING, Field, fields, is_dataclass
-from pathlib import Path
+from dataclasses import fields, is_dataclass
 from types import NoneType, UnionType
-from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+from typing import Any, Union, get_args, get_origin, get_type_hints
 
-PLAIN: dict[Any, str] = {
-    int: "a whole number",
-    float: "a number",
-    str: "a text",
-    bool: "true or false",
-    Path: "a path",
-    dict: "a mapping",
-}
+from p2r_jax.typed import read_as
 
 
 def read_config(kind: type, record: dict, where: str = "config", strict: bool = True) -> Any:
@@ -37,7 +29,7 @@ def read_config(kind: type, record: dict, where: str = "config", strict: bool = 
     if not strict:
         known = {f.name for f in fields(kind)}
         record = {k: v for k, v in record.items() if k in known}
-    return _read_dataclass(kind, record, where)
+    return read_as(kind, record, where)
 
 
 def set_path(record: dict, path: str, value: Any) -> None:
@@ -97,7 +89,7 @@ def type_at(kind: type, path: str) -> Any:
 
 def check_value(kind: type, path: str, value: Any) -> Any:
     """``value`` as the type of the field at ``path``; ValueError names both."""
-    return _read(type_at(kind, path), value, path)
+    return read_as(type_at(kind, path), value, path)
 
 
 def _nearest(kind: type, path: str) -> str:
@@ -116,68 +108,3 @@ def _dataclass_of(kind: Any) -> type | None:
     union = get_origin(kind) in (Union, UnionType) or not get_args(kind)
     found = [k for k in options if isinstance(k, type) and is_dataclass(k)]
     return found[0] if union and len(found) == 1 else None
-
-
-def _read(kind: Any, value: Any, where: str) -> Any:
-    origin, options = get_origin(kind), get_args(kind)
-    if kind is Any:
-        return value
-    if origin in (Union, UnionType):
-        if value is None and NoneType in options:
-            return None
-        return _read(next(k for k in options if k is not NoneType), value, where)
-    if origin is Literal:
-        if value not in options:
-            raise ValueError(f"{where} is {value!r}, not one of {', '.join(map(str, options))}")
-        return value
-    if origin is tuple:
-        return _read_tuple(options, value, where)
-    if origin is dict:
-        if not isinstance(value, dict):
-            raise ValueError(f"{where} is {value!r} ({_name(value)}), a mapping is expected")
-        return {str(k): _read(options[1], v, f"{where}.{k}") for k, v in value.items()}
-    if is_dataclass(kind):
-        return _read_dataclass(kind, value, where)
-    if kind is Path and isinstance(value, str | Path):
-        return Path(value)
-    if kind is float and type(value) is int:
-        return float(value)
-    if type(value) is not kind:
-        raise ValueError(f"{where} is {value!r} ({_name(value)}), {PLAIN[kind]} is expected")
-    return value
-
-
-def _name(value: Any) -> str:
-    return type(value).__name__
-
-
-def _read_tuple(kinds: tuple, value: Any, where: str) -> tuple:
-    if not isinstance(value, list | tuple):
-        raise ValueError(f"{where} is {value!r} ({_name(value)}), a list is expected")
-    if kinds[-1] is Ellipsis:
-        kinds = kinds[:1] * len(value)
-    if len(kinds) != len(value):
-        raise ValueError(f"{where} has {len(value)} values, {len(kinds)} are expected")
-    both = zip(kinds, value, strict=True)
-    return tuple(_read(k, v, f"{where}[{i}]") for i, (k, v) in enumerate(both))
-
-
-def _read_dataclass(kind: Any, value: Any, where: str) -> Any:
-    if not isinstance(value, dict):
-        raise ValueError(f"{where} is {value!r} ({_name(value)}), settings by name are expected")
-    hints, known = get_type_hints(kind), {f.name: f for f in fields(kind)}
-    for name in value:
-        if name not in known:
-            near = difflib.get_close_matches(str(name), known, n=1)
-            hint = f"; did you mean {near[0]!r}?" if near else ""
-            raise ValueError(
-                f"{where} has no setting {name!r}{hint} (there are: {', '.join(known)})"
-            )
-    for name, f in known.items():
-        if name not in value and _required(f):
-            raise ValueError(f"{where}.{name} is missing; give it")
-    return kind(**{name: _read(hints[name], v, f"{where}.{name}") for name, v in value.items()})
-
-
-def _required(f: Field) -> bool:
-    return f.default is MISSING and f.default_factory is MISSING
