@@ -182,10 +182,10 @@ class PushEnv(Env):
     def observation_size(self) -> dict[str, tuple[int]]:
         """Sizes of the actor's and the critic's observation."""
         told = len(self.task.theta) * (2 if self.task.theta_input == "belief" else 1)
-        actor = len(FEATURES) + told
-        if self.task.actor_history:
-            actor += window_size(self.task.actor_history)
-        return {"state": (actor,), "privileged_state": (actor + len(self.task.theta) + 4,)}
+        now = len(FEATURES) + told
+        history = self.task.actor_history
+        actor = now + (window_size(history) if history else 0)
+        return {"state": (actor,), "privileged_state": (now + len(self.task.theta) + 4,)}
 
     @property
     def action_size(self) -> int:
@@ -301,18 +301,20 @@ class PushEnv(Env):
     def observe(self, inner: PushState) -> dict[str, Float[Array, " n"]]:
         """``state`` for the actor, ``privileged_state`` for the critic; always finite.
 
-        Zeros stand for what is not: physics that is NaN from the start ends its episode in
-        the first step, but this observation would already have poisoned the learner.
+        The critic knows the truth and needs no history. Zeros stand for what is not finite:
+        physics that is NaN from the start ends its episode in the first step, but this
+        observation would already have poisoned the learner.
         """
-        seen = [self.features(inner), self.scale_theta(inner.theta_input)]
+        now = jnp.concatenate([self.features(inner), self.scale_theta(inner.theta_input)])
+        actor = now
         if inner.window is not None:
-            seen.append(window_inputs(inner.window, self.task.action_scale_m))
-        actor = jnp.concatenate(seen)
+            past = window_inputs(inner.window, self.task.action_scale_m)
+            actor = jnp.concatenate([now, past])
         physics = inner.physics
         truth = self.scale_theta(theta_of(physics, len(self.task.theta)))
         friction = 4 * physics.friction_pusher[None]
         motion = inner.dynamics.twist * jnp.array([30.0, 30.0, 3.0])
-        critic = jnp.concatenate([actor, truth, friction, motion])
+        critic = jnp.concatenate([now, truth, friction, motion])
         obs = {"state": actor, "privileged_state": critic}
         return jax.tree.map(lambda x: jnp.where(jnp.isfinite(x), x, 0.0), obs)
 
