@@ -21,8 +21,8 @@ import tyro
 
 from p2r_jax.evaluation.demo import DemoConfig, draw_figures
 from p2r_jax.evaluation.evaluate import EvaluateConfig, evaluate, load_records
-from p2r_jax.evaluation.outcomes import judge
-from p2r_jax.evaluation.seeds import SCHEMA_VERSION, merge
+from p2r_jax.evaluation.outcomes import as_json, judge
+from p2r_jax.evaluation.seeds import SCHEMA_VERSION, mean_over_seeds, merge
 from p2r_jax.files import provenance, write_json
 from p2r_jax.tasks import load_task
 
@@ -111,6 +111,29 @@ def folder(config: TablesConfig, seed: int, name: str) -> Path:
     return config.out / f"seed-{seed}" / name
 
 
+def time_ratios(results: list[dict]) -> list[dict]:
+    """Median time to first success of fused over dr, by condition: each seed, mean, interval.
+
+    As in the paper's Table III; a seed in which one of them never succeeds has no ratio.
+    """
+    rows = []
+    for where in results[0]["conditions"]:
+        ratios = []
+        for one in results:
+            times = {
+                row["method"]: row["first_success_s"]["value"]
+                for row in one["results"]
+                if row["condition"] == where
+            }
+            if times.get("fused") and times.get("dr"):
+                ratios.append(times["fused"] / times["dr"])
+        published = PAPER.get(where, {})
+        paper = published["fused"][2] / published["dr"][2] if published else None
+        rows.append({"condition": where, "per_seed": ratios, "paper": paper,
+                     "mean": as_json(mean_over_seeds(ratios))})  # fmt: skip
+    return rows
+
+
 def cdf_plot(config: TablesConfig, path: Path) -> None:
     """Share of trials that ended within a distance of the goal, as in the paper's Fig. 5."""
     task = load_task(config.task)
@@ -159,7 +182,8 @@ def main(config: TablesConfig) -> None:
         "training_seeds": config.seeds, "trial_seed": results[0]["seed"],
         "conditions": results[0]["conditions"], "reference": results[0]["reference"],
         "checkpoints": [r["checkpoints"] for r in results], "paper": PAPER,
-        "rows": merge(results), "provenance": provenance(),
+        "rows": merge(results), "time_fused_over_dr": time_ratios(results),
+        "provenance": provenance(),
     }  # fmt: skip
     name = f"tables_{config.task}"
     write_json(config.out / f"{name}.json", record)

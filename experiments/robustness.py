@@ -113,7 +113,7 @@ class RobustnessConfig:
         "privileged", "fused", "belief", "rma-only", "dr"
     )  # fmt: skip
     sweeps: tuple[str, ...] = tuple(SWEEPS)
-    trials: int = 20
+    trials: int = 16
     training_trials: int = 300
     seed: int = 1
     publish: bool = False

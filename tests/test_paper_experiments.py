@@ -3,6 +3,7 @@
 import json
 
 import numpy as np
+import paper_tables
 import prior_quality
 import pytest
 import readme_paper
@@ -38,6 +39,20 @@ def test_the_papers_tables_stand_beside_ours_with_intervals():
     assert "50 [40, 60]" in fused
     assert "57" in fused
     assert "2.6" in fused
+
+
+def test_the_ratio_of_times_is_paired_by_seed_and_leaves_out_what_never_succeeds():
+    def seed(fused, dr):
+        rows = [{"condition": "hammer", "method": name, "first_success_s": {"value": time}}
+                for name, time in (("fused", fused), ("dr", dr))]  # fmt: skip
+        return {"conditions": {"hammer": {}}, "results": rows}
+
+    (row,) = paper_tables.time_ratios([seed(4.0, 8.0), seed(6.0, 8.0), seed(5.0, None)])
+    assert row["per_seed"] == [0.5, 0.75]
+    assert row["mean"]["value"] == pytest.approx(0.625)
+    assert row["paper"] == pytest.approx(77.79 / 90.65)
+    assert readme_paper._ratio(row).startswith("Time to first success, fused / dr: 0.62 [")
+    assert "paper: 0.86" in readme_paper._ratio(row)
 
 
 def test_a_rule_is_chosen_by_its_largest_regret_against_the_same_policy_told_the_truth():

@@ -64,7 +64,10 @@ def test_a_task_read_back_is_the_task_written(tmp_path, name):
         (lambda r: r.update(schema=9), "schema 9"),
         (lambda r: r["task"].update(gravity=3.0), "task has no setting 'gravity'"),
         (lambda r: r["task"].pop("name"), r"task\.name is missing"),
-        (lambda r: r["task"].update(history="ten"), r"task\.history is 'ten' \(str\), a whole number"),
+        (
+            lambda r: r["task"].update(history="ten"),
+            r"task\.history is 'ten' \(str\), a whole number",
+        ),
         (lambda r: r["task"].update(history=True), r"task\.history is True"),
         (lambda r: r["task"].update(dynamics="magic"), r"task\.dynamics is 'magic', not one of"),
         (lambda r: r["task"]["layout"].update(goal_xy=[0.1]), r"goal_xy has 1 values, 2 are"),
