@@ -137,10 +137,10 @@ TABLES = {
         "python experiments/fusion_rules.py --out runs/belief-rules --method belief --publish",
         readme_paper.fusion_rules,
     ),
-    "quality-grid-picture": Table(
-        (f"{RESULTS}/quality_grid.png",),
+    "quality-grid": Table(
+        (f"{RESULTS}/quality_grid.json", f"{RESULTS}/quality_grid.png"),
         "python experiments/quality_grid.py --out runs/quality-grid --publish",
-        make.pictures,
+        readme_paper.quality_grid,
     ),
     "robustness-picture": Table(
         (f"{RESULTS}/robustness_push_tblock_plus.png",),

@@ -1,6 +1,7 @@
 """What the tables of the paper's experiments look like: contents of files to Markdown."""
 
 from readme_layout import grid, interval
+from readme_tables import pictures
 
 CRITERION = "hardware"
 
@@ -107,6 +108,21 @@ def wrong_priors(record: dict) -> str:
         "intervals over seeds, differences paired by seed.\n\n"
     )
     return note + grid(head, made)
+
+
+def quality_grid(record: dict, picture: str) -> str:
+    """The picture, and its outermost rows with intervals."""
+    found = {(row["level"], row["case"], row["method"]): row for row in record["rows"]}
+    names = list(dict.fromkeys(row["method"] for row in record["rows"]))
+    cases = list(dict.fromkeys(row["case"] for row in record["rows"]))
+    made = [
+        [interval(found[level, case, names[0]]["estimator_rmse_cm"], digits=1), case,
+         *(percent(found[level, case, name]["hardware"]) for name in names)]
+        for level in (record["levels"][0], record["levels"][-1])
+        for case in cases
+    ]  # fmt: skip
+    head = ("estimator's RMSE, cm", "weight, prior", *(f"{name}, success %" for name in names))
+    return f"{pictures(picture)}\n{grid(head, made)}"
 
 
 def estimator_coverage(record: dict) -> str:
