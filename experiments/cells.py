@@ -8,7 +8,7 @@ from p2r_jax.files import new_folder, provenance, write_json
 
 
 class Cells:
-    """The cells of one experiment, each found once.
+    """The cells of one experiment, each found once; one process at a time.
 
     Attributes:
       path: ``NAME.json`` in the experiment's folder.
@@ -36,6 +36,8 @@ class Cells:
             self.found = self._read()
         new_folder(path.parent, overwrite=keep or overwrite)
         self._done = {self._name(cell) for cell in self.found}
+        if not keep:  # whatever else comes into the folder, the next start knows it
+            self.write()
 
     def __contains__(self, key: tuple[Hashable, ...]) -> bool:
         """Whether the cell with these values of ``key`` was found."""

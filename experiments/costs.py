@@ -3,7 +3,8 @@
     python experiments/costs.py
 
 Wall time of runs that mostly had one core to themselves, and sometimes less: the shortest and
-the longest over training seeds are both given. A seed without times in a record is left out.
+the longest over training seeds are both given. The clock of a policy's record starts after
+compilation, that of an estimator's before. A seed without times in a record is left out.
 """
 
 import csv

@@ -7,6 +7,7 @@ its checkpoint) and the trajectories of ``paper_tables.py``. All windows since a
 first contact; a training seed is the unit.
 """
 
+import json
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -74,6 +75,18 @@ def in_trials(root: Path, seeds: tuple[int, ...], where: str, name: str) -> list
     return [after_contact(calibration_report(said_in(record))) for record in records]
 
 
+def finished(root: Path, seeds: tuple[int, ...]) -> dict[str, dict]:
+    """Results of the first seed, by condition that all seeds have finished."""
+    found = {}
+    for path in sorted((root / f"seed-{seeds[0]}").glob("*/results.json")):
+        where = path.parent.name
+        every = [root / f"seed-{seed}" / where / path.name for seed in seeds]
+        results = [json.loads(one.read_text()) for one in every if one.is_file()]
+        if len(results) == len(seeds) and all(one["complete"] for one in results):
+            found[where] = results[0]
+    return found
+
+
 def over_seeds(rows: list[dict]) -> dict:
     """Mean and interval of every metric."""
     return {
@@ -94,10 +107,12 @@ def of_task(config: CoverageConfig, task: str, root: Path) -> list[dict]:
     ]
     held_out = over_seeds([after_contact(report) for report in reports])
     rows = [{"task": task, "where": HELD_OUT, "method": "rma-only", **held_out}]
-    for folder in sorted((root / f"seed-{config.seeds[0]}").iterdir()):
+    for where, results in finished(root, config.seeds).items():
         for name in config.methods:
-            found = over_seeds(in_trials(root, config.seeds, folder.name, name))
-            rows.append({"task": task, "where": folder.name, "method": name, **found})
+            found = over_seeds(in_trials(root, config.seeds, where, name))
+            rows.append({"task": task, "where": where, "method": name,
+                         "dynamics": results["dynamics"]["name"], "trials": results["trials"],
+                         **found})  # fmt: skip
     return rows
 
 

@@ -11,6 +11,7 @@ seeds. Finished cells are kept, so a killed run goes on where it was.
 """
 
 import itertools
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -25,7 +26,7 @@ from p2r_jax.evaluation.evaluate import TRAINING, describe_world, make_world
 from p2r_jax.evaluation.methods import Checkpoints, condition, load_checkpoints, make_bundle
 from p2r_jax.evaluation.outcomes import as_json, summarize
 from p2r_jax.evaluation.seeds import mean_over_seeds
-from p2r_jax.evaluation.trials import run_trials
+from p2r_jax.evaluation.trials import World, run_trials
 from p2r_jax.fusion import FusionRule
 from p2r_jax.prior.prior import load_prior, prior_off_by
 from p2r_jax.sim.trials import draw_trials
@@ -87,8 +88,7 @@ class RulesConfig:
     def __post_init__(self):
         if self.dynamics not in (TRAINING, "reality-dev"):
             raise ValueError(f"a rule is chosen here: not in {self.dynamics}, which judges it")
-        if unknown := [name for name in self.cases if name not in CASES]:
-            raise ValueError(f"no case {unknown[0]!r} (cases: {'; '.join(CASES)})")
+        check_cases(self.cases)
 
     @property
     def without_rule(self) -> tuple[str, ...]:
@@ -106,15 +106,28 @@ def belief(case: str, task: Task, truth: np.ndarray) -> Gaussian:
     return prior_off_by(task, truth, offset / 100, SURE)
 
 
+def situation(
+    case: str, task: Task, dynamics: str, trials: int, seed: int
+) -> tuple[World, Gaussian]:
+    """The world of a case with its trials at their start, and vision's belief in it."""
+    masses = condition(CASES[case][0]).mass_properties(task.object)
+    world = make_world(dynamics, task, draw_trials(task, masses, trials, seed))
+    return world, belief(case, task, world.theta[0])
+
+
+def check_cases(names: Sequence[str]) -> None:
+    """Raise ValueError, naming those that exist, for an unknown case."""
+    if unknown := [name for name in names if name not in CASES]:
+        raise ValueError(f"no case {unknown[0]!r} (cases: {'; '.join(CASES)})")
+
+
 def run_cell(
     config: RulesConfig, task: Task, checkpoints: Checkpoints, case: str, name: str
 ) -> dict:
     """Outcome of a rule, or of a method without one, in a case."""
-    masses = condition(CASES[case][0]).mass_properties(task.object)
-    trials = draw_trials(task, masses, config.trials, config.seed)
-    world = make_world(config.dynamics, task, trials)
+    world, prior = situation(case, task, config.dynamics, config.trials, config.seed)
     method = config.method if name in CANDIDATES else name
-    bundle = make_bundle(method, checkpoints, task, belief(case, task, world.theta[0]), world.theta)
+    bundle = make_bundle(method, checkpoints, task, prior, world.theta)
     if name in CANDIDATES:
         bundle = bundle.replace(rule=CANDIDATES[name])
     found = summarize(run_trials(world, bundle, task.episode_length), task)
@@ -201,7 +214,8 @@ def main(config: RulesConfig) -> None:
                 f"seed {seed} | {case:14} | {name:22} {100 * found['hardware']:5.1f} %", flush=True
             )
     ceiling, alone, *_ = config.without_rule
-    table = over_seeds(cells.found, ceiling, alone)
+    chosen = [c for c in cells.found if c["seed"] in config.seeds and c["case"] in config.cases]
+    table = over_seeds(chosen, ceiling, alone)
     record = cells.write(seeds=config.seeds, table=table, regret=choose(table))
     draw(table, config.out / "fusion_rules.png")
     for name, regret in record["regret"].items():

@@ -129,7 +129,7 @@ TABLES = {
     ),
     "fusion-rules": Table(
         (f"{RESULTS}/fusion_rules_fused.json",),
-        "python experiments/fusion_rules.py --out runs/fusion-rules --publish",
+        "python experiments/fusion_rules.py --out runs/fusion-rules --trials 200 --publish",
         readme_paper.fusion_rules,
     ),
     "belief-rules": Table(

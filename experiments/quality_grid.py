@@ -15,17 +15,16 @@ import matplotlib.pyplot as plt
 import numpy as np
 import tyro
 from cells import Cells
-from fusion_rules import CASES, SURE, belief
+from fusion_rules import SURE, check_cases, situation
 
 from p2r_jax.estimator.calibration import after_contact
 from p2r_jax.estimator.ensemble import load_ensemble
 from p2r_jax.estimator.train import REPORT, EstimatorConfig, train_estimator
-from p2r_jax.evaluation.evaluate import TRAINING, describe_world, make_world, run_cell
-from p2r_jax.evaluation.methods import ESTIMATOR, Checkpoints, condition, load_checkpoints
+from p2r_jax.evaluation.evaluate import TRAINING, describe_world, run_cell
+from p2r_jax.evaluation.methods import ESTIMATOR, Checkpoints, load_checkpoints
 from p2r_jax.evaluation.outcomes import as_json, summarize
 from p2r_jax.evaluation.seeds import mean_over_seeds
 from p2r_jax.files import read_json, write_json
-from p2r_jax.sim.trials import draw_trials
 from p2r_jax.tasks import Task, load_task
 
 HERE = Path(__file__).parent
@@ -69,8 +68,7 @@ class GridConfig:
     overwrite: bool = False
 
     def __post_init__(self):
-        if unknown := [name for name in self.cases if name not in CASES]:
-            raise ValueError(f"no case {unknown[0]!r} (cases: {'; '.join(CASES)})")
+        check_cases(self.cases)
 
     @property
     def levels(self) -> tuple[str, ...]:
@@ -79,11 +77,12 @@ class GridConfig:
 
 
 def estimator_folder(config: GridConfig, task: Task, seed: int, level: str) -> Path:
-    """Run folder of an estimator; trained unless it is there, as the shipped one is."""
+    """Run folder of an estimator, by its size; trained unless it is there or shipped."""
     root = config.checkpoints / config.task / f"seed-{seed}"
     if level == SHIPPED:
         return root / ESTIMATOR
-    out = config.out / f"seed-{seed}" / f"rounds-{level}"
+    size = f"{level}x{config.episodes}x{config.steps}x{config.batch}"
+    out = config.out / f"seed-{seed}" / size
     if not (out / REPORT).is_file():
         train_estimator(EstimatorConfig(
             task, root / "noisy", out, rounds=int(level), episodes=config.episodes,
@@ -148,9 +147,8 @@ def draw(config: GridConfig, rows: list[dict], path: Path) -> None:
 
 def run_case(config: GridConfig, task: Task, checkpoints: Checkpoints, case: str, name: str):
     """Success of a method in a case."""
-    masses = condition(CASES[case][0]).mass_properties(task.object)
-    world = make_world(TRAINING, task, draw_trials(task, masses, config.trials, config.seed))
-    record = run_cell(name, world, checkpoints, task, belief(case, task, world.theta[0]))
+    world, prior = situation(case, task, TRAINING, config.trials, config.seed)
+    record = run_cell(name, world, checkpoints, task, prior)
     return summarize(record, task)["hardware"]["value"]
 
 

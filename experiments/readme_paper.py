@@ -42,7 +42,8 @@ def _object(found: dict) -> str:
 def _ratio(row: dict) -> str:
     """How much quicker fused is than dr, in a line."""
     paper = "" if row["paper"] is None else f"; paper: {row['paper']:.2f}"
-    return f"Time to first success, fused / dr: {interval(row['mean'])}{paper}.\n"
+    ratio = interval(row["mean"])
+    return f"Median time to first success of trials that succeed, fused / dr: {ratio}{paper}.\n"
 
 
 def _methods(rows: list[dict], published: dict) -> str:
@@ -90,7 +91,7 @@ def prior_quality(record: dict) -> str:
 
 
 def wrong_priors(record: dict) -> str:
-    """Success with a prior that is wrong and sure, or absent, and what it costs."""
+    """Success with a prior that is wrong and sure, and what it costs."""
     others = record["references"]
     made = [
         [row["case"], row["method"], percent(row["hardware"]),
@@ -103,8 +104,8 @@ def wrong_priors(record: dict) -> str:
     world = record["dynamics"]
     note = (
         f"`{record['task']}` in {world['name']}, {record['trials']} trials for each of "
-        f"{len(record['seeds'])} training seeds, those of the table above; the prior's mean is off "
-        f"by so much, with a sigma of {100 * record['sigma_m']:g} cm, or there is none. 95 % "
+        f"{len(record['seeds'])} training seeds, those of the table of `{record['task']}`; the "
+        f"prior's mean is off by so much, with a sigma of {100 * record['sigma_m']:g} cm. 95 % "
         "intervals over seeds, differences paired by seed.\n\n"
     )
     return note + grid(head, made)
@@ -122,7 +123,15 @@ def quality_grid(record: dict, picture: str) -> str:
         for case in cases
     ]  # fmt: skip
     head = ("estimator's RMSE, cm", "weight, prior", *(f"{name}, success %" for name in names))
-    return f"{pictures(picture)}\n{grid(head, made)}"
+    size = record["round"]
+    note = (
+        f"`{record['task']}`, {record['dynamics']['name']} dynamics, {record['trials']} trials for "
+        f"each of {len(record['seeds'])} training seeds. The lesser estimators had "
+        f"{', '.join(record['levels'][:-1])} rounds of {size['episodes']} episodes and "
+        f"{size['steps']} steps of {size['batch']} windows, the best is the shipped one. Worst and "
+        "best with 95 % intervals over seeds:\n"
+    )
+    return f"{pictures(picture)}\n{note}\n{grid(head, made)}"
 
 
 def estimator_coverage(record: dict) -> str:
@@ -135,10 +144,11 @@ def estimator_coverage(record: dict) -> str:
     ]  # fmt: skip
     head = ("task", "where", "driven by", "RMSE cm", "mean sigma cm", "in the 95 % interval, %",
             "by seed")  # fmt: skip
+    worlds = sorted({row["dynamics"] for row in record["rows"] if "dynamics" in row})
     note = (
         f"All windows since an episode's first contact, {len(record['seeds'])} training seeds. "
         "Held-out episodes are in the training dynamics, over all of θ; the others are the trials "
-        "of the tables, in `reality-test`.\n\n"
+        f"of the tables, in {', '.join(f'`{world}`' for world in worlds)}.\n\n"
     )
     return note + grid(head, made)
 

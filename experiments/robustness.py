@@ -245,7 +245,11 @@ def main(config: RobustnessConfig) -> None:
             cells.add({"seed": seed, "sweep": sweep, "level": str(level), "method": name} | found)
             rate = 100 * found["hardware"]["value"]
             print(f"seed {seed} | {sweep:26} {level:6g} | {name:12} {rate:4.0f} %", flush=True)
-    table = over_seeds(cells.found)
+    chosen = [
+        cell for cell in cells.found
+        if cell["seed"] in config.seeds and cell["method"] in config.methods
+    ]  # fmt: skip
+    table = over_seeds(chosen)
     record = cells.write(seeds=config.seeds, methods=config.methods, table=table)
     draw(table, config.methods, config.out / "robustness.png")
     if config.publish:

@@ -35,6 +35,14 @@ def test_a_killed_experiment_goes_on_with_the_cells_it_has(tmp_path):
     assert "git" in on_disk["provenance"]
 
 
+def test_files_beside_an_empty_experiment_do_not_stop_its_next_start(
+    tmp_path,
+):
+    cells_in(tmp_path)
+    (tmp_path / "run" / "an estimator").mkdir()
+    assert not cells_in(tmp_path).found
+
+
 def test_cells_of_other_settings_are_refused_by_name_and_not_lost(tmp_path):
     cells = cells_in(tmp_path)
     cells.add({"seed": 0, "case": "a"})
@@ -73,6 +81,14 @@ def test_a_wrong_prior_costs_what_the_same_seed_loses_against_methods_that_hear_
     assert row["per_seed"] == [0.6, 0.4]
     assert row["minus"]["privileged"]["value"] == pytest.approx(-0.3)
     assert row["minus"]["rma-only"]["value"] == pytest.approx(-0.3)
+
+
+def test_wrong_priors_refuse_other_checkpoints_than_the_tables(monkeypatch):
+    tables = {"training_seeds": [3], "checkpoints": [{"noisy": {"git": "a"}, "dr": {"git": "c"}}]}
+    monkeypatch.setattr(wrong_priors, "describe_checkpoints", lambda made: made)
+    wrong_priors.check_checkpoints({"noisy": {"git": "a"}, "belief": {"git": "b"}}, tables, 3)
+    with pytest.raises(ValueError, match=r"another noisy of seed 3: run paper_tables\.py again"):
+        wrong_priors.check_checkpoints({"noisy": {"git": "b"}}, tables, 3)
 
 
 @pytest.mark.parametrize(

@@ -106,6 +106,11 @@ def test_the_window_of_a_policy_with_a_history_is_cleared_at_reset_and_ends_with
     window, now = state.pipeline_state.window, len(FEATURES)
     np.testing.assert_array_equal(window.features[:, -1], state.obs["state"][:, :now])
     np.testing.assert_array_equal(window.actions, np.full((4, 3, 2), 0.5))
+    for key, size in jitted.env.observation_size.items():
+        assert state.obs[key].shape == (4, *size)
+    plain = short.env.observation_size
+    assert state.obs["state"].shape[1] > plain["state"][0]
+    assert jitted.env.observation_size["privileged_state"] == plain["privileged_state"]
 
 
 @pytest.mark.parametrize("dynamics", ["planar_mjx", "contact"])

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from p2r_jax.estimator.calibration import after_contact
 from p2r_jax.estimator.ensemble import (
     bounded_log_variance,
     init_ensemble,
@@ -311,16 +312,18 @@ def ablations():
     return estimator_ablations
 
 
-def test_pooled_rows_are_hand_worked(ablations):
+def test_all_windows_after_the_first_contact_are_pooled_by_hand():
     row = {"bias_cm": 0.0, "sigma_cm": 1.0, "nll": 2.0, "coverage_95": 1.0}
     first = {"windows": 3, "rmse_cm": 1.0, **row}
     second = {"windows": 1, "rmse_cm": 3.0, **row, "nll": -2.0, "coverage_95": 0.5}
-    found = ablations.pooled([first, {"windows": 0}, second])
+    rows = {"0-0": {"windows": 9, "rmse_cm": 9.0, **row}, "1-3": first, "4-6": {"windows": 0},
+            "7-9": second}  # fmt: skip
+    found = after_contact({"since_contact": rows})
     assert found["windows"] == 4
     assert found["rmse_cm"] == pytest.approx(np.sqrt((3 * 1 + 9) / 4))
     assert found["nll"] == pytest.approx(1.0)
     assert found["coverage_95"] == pytest.approx(0.875)
-    assert ablations.pooled([{"windows": 0}]) == {"windows": 0}
+    assert after_contact({"since_contact": {"0-0": first, "1-3": {"windows": 0}}}) == {}
 
 
 def test_differences_are_paired_by_seed(ablations):

@@ -85,7 +85,7 @@ def calibration_report(data: Estimated, history: int = 10, component: int = 0) -
 
 
 def after_contact(report: dict) -> dict[str, float]:
-    """One row of all windows since an episode's first contact; empty if there is none."""
+    """One row of the windows in the first 100 steps since contact; empty if there is none."""
     rows = [row for name, row in report["since_contact"].items() if name != "0-0"]
     rows = [row for row in rows if row["windows"]]
     if not rows:
