@@ -111,6 +111,18 @@ TABLES = {
         "--conditions hammer",
         readme_paper.paper_tables,
     ),
+    "hammer-picture": Table(
+        (f"{RESULTS}/tables_push_hammer.png",),
+        "python experiments/paper_tables.py --out runs/tables-hammer --task push_hammer "
+        "--conditions hammer",
+        make.pictures,
+    ),
+    "hammer-training": Table(
+        (f"{RESULTS}/tables_push_hammer_training.json",),
+        "python experiments/paper_tables.py --out runs/tables-hammer-training --task push_hammer "
+        "--conditions hammer --dynamics training --full",
+        readme_paper.paper_tables,
+    ),
     "prior-quality": Table(
         (f"{RESULTS}/prior_quality_push_tblock.json",),
         "python experiments/prior_quality.py --out runs/table-iv",

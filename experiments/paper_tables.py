@@ -21,12 +21,14 @@ import tyro
 
 from p2r_jax.evaluation.demo import DemoConfig, draw_figures
 from p2r_jax.evaluation.evaluate import EvaluateConfig, evaluate, load_records
+from p2r_jax.evaluation.methods import condition_title
 from p2r_jax.evaluation.outcomes import as_json, judge
 from p2r_jax.evaluation.seeds import SCHEMA_VERSION, mean_over_seeds, merge
 from p2r_jax.files import provenance, write_json
 from p2r_jax.tasks import load_task
 
 HERE = Path(__file__).parent
+JUDGE = "reality-test"
 PAPER = {  # success in percent, mean final position error in cm, seconds; Tables I and II
     "top": {
         "fused": (57.14, 2.60, 39.58),
@@ -57,7 +59,7 @@ class TablesConfig:
       conditions, methods: by name.
       trials: per cell.
       full: a thousand trials per cell.
-      dynamics: a reality by name.
+      dynamics: a reality by name, or ``training``.
       checkpoints: holds ``TASK/seed-N``.
       publish: copy the JSON and the plot to ``experiments/results``.
     """
@@ -69,7 +71,7 @@ class TablesConfig:
     methods: tuple[str, ...] = ("privileged", "fused", "vlm-only", "rma-only", "dr")
     trials: int = 200
     full: bool = False
-    dynamics: str = "reality-test"
+    dynamics: str = JUDGE
     checkpoints: Path = HERE / "checkpoints"
     publish: bool = True
 
@@ -147,7 +149,7 @@ def cdf_plot(config: TablesConfig, path: Path) -> None:
             errors = 100 * np.sort(np.concatenate(errors))
             axis.step(errors, np.arange(1, errors.size + 1) / errors.size, label=method)
         axis.axvline(100 * task.success.position_m, color="0.7", lw=1)
-        axis.set(xlim=(0, 8), ylim=(0, 1.02), title=f"weight at {condition}",
+        axis.set(xlim=(0, 8), ylim=(0, 1.02), title=condition_title(condition),
                  xlabel="final position error, cm", ylabel="share of trials")  # fmt: skip
     axes[0, 0].legend(frameon=False, fontsize=8)
     figure.tight_layout()
@@ -185,7 +187,7 @@ def main(config: TablesConfig) -> None:
         "rows": merge(results), "time_fused_over_dr": time_ratios(results),
         "provenance": provenance(),
     }  # fmt: skip
-    name = f"tables_{config.task}"
+    name = f"tables_{config.task}" + ("" if config.dynamics == JUDGE else f"_{config.dynamics}")
     write_json(config.out / f"{name}.json", record)
     cdf_plot(config, config.out / f"{name}.png")
     for row in record["rows"]:
@@ -195,8 +197,9 @@ def main(config: TablesConfig) -> None:
     pictures = one_episode(config)
     if config.publish:
         shown = {f"{name}.{suffix}": config.out / f"{name}.{suffix}" for suffix in ("json", "png")}
-        for picture in ("episode", f"theta_{config.conditions[0]}"):
-            shown[f"{picture}_{config.task}.png"] = pictures / f"{picture}.png"
+        if config.dynamics == JUDGE:
+            for picture in ("episode", f"theta_{config.conditions[0]}"):
+                shown[f"{picture}_{config.task}.png"] = pictures / f"{picture}.png"
         for name, source in shown.items():
             (HERE / "results" / name).write_bytes(source.read_bytes())
 

@@ -10,7 +10,7 @@ import readme_paper
 import training_curves
 from fusion_rules import CANDIDATES, CASES, RulesConfig, belief, choose, over_seeds
 
-from p2r_jax.evaluation.methods import condition, method
+from p2r_jax.evaluation.methods import condition, condition_title, method
 from p2r_jax.evaluation.outcomes import CRITERIA
 from p2r_jax.prior.prior import load_prior
 from p2r_jax.tasks import load_task
@@ -114,6 +114,7 @@ def test_the_hammers_condition_puts_its_mass_where_it_says_and_knows_the_papers_
     where = condition("hammer")
     _, com, _ = where.mass_properties(task.object)
     assert com[0] == pytest.approx(0.077)
+    assert [condition_title(name) for name in ("hammer", "top")] == ["hammer", "weight at top"]
     assert load_prior(where.prior, task).mean == (0.089,)
     with pytest.raises(ValueError, match="'tblock'"):
         where.mass_properties(load_task("push_tblock").object)

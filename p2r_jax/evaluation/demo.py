@@ -8,7 +8,7 @@ import numpy as np
 
 from p2r_jax.evaluation.evaluate import EvaluateConfig, Records, evaluate, load_records
 from p2r_jax.evaluation.figures import overlay_figure, success_figure, theta_figure
-from p2r_jax.evaluation.methods import METHODS
+from p2r_jax.evaluation.methods import METHODS, condition_title
 from p2r_jax.evaluation.outcomes import judge
 from p2r_jax.evaluation.trials import TrialRecord
 from p2r_jax.evaluation.video import render_video
@@ -85,7 +85,7 @@ def draw_figures(config: DemoConfig, task: Task, records: Records) -> None:
                 belief(record, "estimate", trial, index),
                 belief(record, "fused", trial, index),
                 record.contact[trial],
-                title=f"weight at {condition}: one episode in {config.dynamics}",
+                title=f"{condition_title(condition)}: one episode in {config.dynamics}",
                 ylabel=f"centre of mass along {theta.name[-1]} (cm)",
             )
     success_figure(
@@ -107,7 +107,7 @@ def draw_figures(config: DemoConfig, task: Task, records: Records) -> None:
         period_s=task.control_period_s,
         pusher_radius_m=task.pusher_radius_m,
         com_object_m=np.append(record.theta_true[0], 0.0)[:2],
-        title=f"fused, weight at {config.video_condition}",
+        title=f"fused, {condition_title(config.video_condition)}",
     )
 
 
@@ -126,7 +126,7 @@ def film(config: DemoConfig, task: Task, records: Records) -> None:
             goal_pose(task),
             period_s=task.control_period_s,
             caption=(f"{name}: {METHODS[name].text}",
-                     f"weight at {config.video_condition}, {config.dynamics}: {verdict}"),
+                     f"{condition_title(config.video_condition)}, {config.dynamics}: {verdict}"),
             theta_told=told,
             theta_truth=record.theta_true[0],
             pusher_radius_m=task.pusher_radius_m,

@@ -164,6 +164,11 @@ def condition(name: str) -> Condition:
     return CONDITIONS[name]
 
 
+def condition_title(name: str) -> str:
+    """A condition in the words of a figure."""
+    return name if condition(name).weight_x_m is None else f"weight at {name}"
+
+
 @dataclass(frozen=True)
 class Checkpoints:
     """What was trained.
