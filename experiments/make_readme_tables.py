@@ -165,9 +165,15 @@ TABLES = {
         make.pictures,
     ),
     "factors": Table(
-        (f"{RESULTS}/factors.json",),
-        "python experiments/reality_factors.py --out runs/factors",
-        make.factors,
+        (f"{RESULTS}/factors_push_tblock.json",),
+        "python experiments/reality_factors.py --out runs/factors --publish",
+        readme_paper.factors,
+    ),
+    "factors-hammer": Table(
+        (f"{RESULTS}/factors_push_hammer.json",),
+        "python experiments/reality_factors.py --out runs/factors-hammer --task push_hammer "
+        "--where hammer --trials 60 --publish",
+        readme_paper.factors,
     ),
     "training": Table(
         tuple(f"{SHIPPED}/{p}/{f}" for p in TRAINED for f in ("config.json", "metrics.csv")),

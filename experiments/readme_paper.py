@@ -90,6 +90,23 @@ def prior_quality(record: dict) -> str:
     return note + grid(head, made)
 
 
+def factors(record: dict) -> str:
+    """Success at the end by factor and method."""
+    methods = list(dict.fromkeys(row["method"] for row in record["rows"]))
+    cells: dict[str, dict[str, str]] = {}
+    for row in record["rows"]:
+        seeds = " / ".join(f"{100 * rate:.0f}" for rate in row["per_seed"])
+        text = f"{percent(row['hardware'])} ({seeds})"
+        cells.setdefault(row["factor"], {})[row["method"]] = text
+    rows = [[name, *(row[m] for m in methods)] for name, row in cells.items()]
+    note = (
+        f"`{record['task']}`, {record['where']}: success in % over {len(record['seeds'])} training "
+        f"seeds (each), {record['trials']} trials a cell; `reality-dev` with one factor as in "
+        "`reality-test`.\n\n"
+    )
+    return note + grid(("factor", *methods), rows)
+
+
 def wrong_priors(record: dict) -> str:
     """Success with a prior that is wrong and sure, and what it costs."""
     others = record["references"]

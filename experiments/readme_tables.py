@@ -364,21 +364,6 @@ def _learned(training: dict | None) -> str:
     )
 
 
-def factors(record: dict) -> str:
-    """Success at the end by factor and method, with 95% Wilson intervals."""
-    methods = list(dict.fromkeys(r["method"] for r in record["rows"]))
-    cells: dict[str, dict[str, str]] = {}
-    for r in record["rows"]:
-        value, low, high = (100 * r["hardware"][k] for k in ("value", "low", "high"))
-        cells.setdefault(r["factor"], {})[r["method"]] = f"{value:.0f} [{low:.0f}, {high:.0f}]"
-    rows = [[name, *(row.get(m, "") for m in methods)] for name, row in cells.items()]
-    note = (
-        f"Success %, weight at {record['where']}, {record['trials']} trials a cell: `reality-dev` "
-        "with one factor as in `reality-test`.\n\n"
-    )
-    return note + grid(("factor", *methods), rows)
-
-
 def pictures(*names: str) -> str:
     """The pictures under each other, each with its stem as alternative text."""
     return "".join(f"![{Path(name).stem}]({name})\n\n" for name in names).rstrip("\n") + "\n"

@@ -8,10 +8,12 @@ import estimator_coverage
 import numpy as np
 import pytest
 import quality_grid
+import reality_factors
 import wrong_priors
 from cells import Cells
 
 from p2r_jax.evaluation.trials import TrialRecord
+from p2r_jax.sim.reality import REALITY_DEV, REALITY_TEST
 
 SETTINGS = {"task": "t", "trials": 3, "levels": (1, 2)}
 
@@ -146,6 +148,23 @@ def test_the_quality_grid_keeps_estimators_apart_and_says_how_good_they_were(tmp
     assert better["hardware"]["value"] == pytest.approx(0.95)
     quality_grid.draw(config, [worse, better], tmp_path / "grid.png")
     assert (tmp_path / "grid.png").stat().st_size > 5_000
+
+
+def test_factors_change_one_thing_of_reality_dev_each_and_are_summed_up_over_seeds(tmp_path):
+    fields = [field for group in reality_factors.FACTORS.values() for field in group]
+    assert len(fields) == len(set(fields))
+    for field in fields:
+        assert getattr(REALITY_DEV, field) != getattr(REALITY_TEST, field)
+    config = reality_factors.FactorConfig(tmp_path, seeds=(0, 1), methods=("dr",))
+    cells = [
+        {"factor": factor, "method": "dr", "seed": seed, "hardware": {"value": seed / 2}}
+        for factor in reality_factors.FACTORS
+        for seed in (1, 0, 7)
+    ]
+    rows = reality_factors.summary(config, cells)
+    assert [row["factor"] for row in rows] == list(reality_factors.FACTORS)
+    assert rows[0]["per_seed"] == [0.0, 0.5]
+    assert rows[0]["hardware"]["value"] == pytest.approx(0.25)
 
 
 def test_costs_add_up_over_resumes_and_leave_out_what_has_no_clock(tmp_path):
