@@ -44,6 +44,7 @@ class CoverageConfig:
         default_factory=lambda: {
             "push_tblock": Path("runs/tables"),
             "push_tblock_plus": Path("runs/tables-plus"),
+            "push_hammer": Path("runs/tables-hammer"),
         }
     )
     seeds: tuple[int, ...] = (0, 1, 2)
