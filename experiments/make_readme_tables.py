@@ -139,6 +139,11 @@ TABLES = {
         "python experiments/estimator_coverage.py",
         readme_paper.estimator_coverage,
     ),
+    "prior-quality-picture": Table(
+        (f"{RESULTS}/prior_quality_push_tblock.png",),
+        "python experiments/prior_quality.py --out runs/table-iv",
+        make.pictures,
+    ),
     "fusion-rules": Table(
         (f"{RESULTS}/fusion_rules_fused.json",),
         "python experiments/fusion_rules.py --out runs/fusion-rules --trials 200 --publish",
