@@ -2,9 +2,53 @@
 
 import json
 from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
+from p2r_jax.evaluation.methods import Checkpoints, load_checkpoints
 from p2r_jax.files import new_folder, provenance, write_json
+from p2r_jax.tasks import Task
+
+
+@dataclass(frozen=True)
+class CellsConfig:
+    """What every experiment made of cells is told.
+
+    Attributes:
+      out: folder of the experiment.
+      task: registered task.
+      seeds: training seeds.
+      checkpoints: holds ``TASK/seed-N``.
+      publish: copy what the documentation is made from to ``experiments/results``.
+      overwrite: forget the cells that are there.
+    """
+
+    out: Path
+    task: str = "push_tblock_plus"
+    seeds: tuple[int, ...] = (0, 1, 2)
+    checkpoints: Path = Path(__file__).parent / "checkpoints"
+    publish: bool = False
+    overwrite: bool = False
+
+    def of_seed(self, seed: int) -> Path:
+        """Where what a training seed made lies."""
+        return self.checkpoints / self.task / f"seed-{seed}"
+
+    def load(self, seed: int, task: Task, methods: Sequence[str]) -> Checkpoints:
+        """What the named methods need of a training seed."""
+        return load_checkpoints(self.of_seed(seed), task, methods)
+
+
+def refuse_other_settings(
+    holder: Path, what: str, before: dict, settings: dict, fix: str = "pass --overwrite"
+) -> None:
+    """Raise ValueError, naming the first setting that differs, if ``what`` was made otherwise."""
+    for name, value in settings.items():
+        if before.get(name) != value:
+            choices = " or ".join(("choose another --out", *([fix] if fix else ())))
+            raise ValueError(
+                f"{holder} holds {what} with {name} = {before.get(name)}, not {value}; {choices}"
+            )
 
 
 class Cells:
@@ -60,10 +104,5 @@ class Cells:
 
     def _read(self) -> list[dict]:
         record = json.loads(self.path.read_text())
-        for name, value in self._settings.items():
-            if (before := record.get(name)) != value:
-                raise ValueError(
-                    f"{self.path} holds cells with {name} = {before}, not {value}; choose another "
-                    "--out or pass --overwrite"
-                )
+        refuse_other_settings(self.path, "cells", record, self._settings)
         return record["cells"]

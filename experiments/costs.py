@@ -10,11 +10,11 @@ compilation, that of an estimator's before. A seed without times in a record is 
 import csv
 import json
 from dataclasses import dataclass, field
-from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 import tyro
+from readme_tables import training_seconds
 
 from p2r_jax.files import provenance, write_json
 
@@ -37,11 +37,10 @@ class CostsConfig:
     out: Path = HERE / "results" / "costs.json"
 
 
-def seconds_of(metrics: Path) -> float | None:
-    """Seconds of a training; a resumed run starts its clock anew. None without a clock."""
+def clock_of(metrics: Path) -> list[float]:
+    """Seconds since the start, or the last resume, of every row of a ``metrics.csv``."""
     with metrics.open(newline="") as file:
-        clock = [float(row["seconds"]) for row in csv.DictReader(file) if row.get("seconds")]
-    return clock[-1] + sum(a for a, b in pairwise(clock) if b < a) if clock else None
+        return [float(row["seconds"]) for row in csv.DictReader(file) if row.get("seconds")]
 
 
 def trainings(root: Path) -> list[dict]:
@@ -49,8 +48,8 @@ def trainings(root: Path) -> list[dict]:
     found: dict[tuple[str, str], dict[str, float]] = {}
     for metrics in sorted(root.glob("*/seed-*/*/metrics.csv")):
         task, seed, phase = metrics.parts[-4:-1]
-        if (seconds := seconds_of(metrics)) is not None:
-            found.setdefault((task, phase), {})[seed] = seconds / 60
+        if clock := clock_of(metrics):
+            found.setdefault((task, phase), {})[seed] = training_seconds(clock) / 60
     return [
         {"task": task, "phase": phase, "seeds": len(minutes), **_range("minutes", minutes.values())}
         for (task, phase), minutes in found.items()

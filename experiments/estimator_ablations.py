@@ -26,6 +26,8 @@ import jax.numpy as jnp
 import matplotlib.pyplot as plt
 import numpy as np
 import tyro
+from cells import refuse_other_settings
+from published import publish
 from tqdm import tqdm
 
 from p2r_jax.estimator.calibration import after_contact, calibration_report
@@ -39,7 +41,6 @@ from p2r_jax.files import as_record, git_revision, new_folder, provenance, write
 from p2r_jax.sim.push import PushEnv
 from p2r_jax.tasks import Task, load_task
 
-RESULTS = Path(__file__).parent / "results"
 BASE = "base"
 VARIANTS: dict[str, dict] = {  # what differs from ``EstimatorConfig``'s defaults
     BASE: {},
@@ -282,12 +283,7 @@ def started(config: AblationConfig) -> dict:
     settings["policy"] = str(config.policy or f"shipped {config.task}/noisy")
     if path.is_file() and not config.overwrite:
         record = json.loads(path.read_text())
-        for name, value in settings.items():
-            if (before := record["settings"].get(name)) != value:
-                raise ValueError(
-                    f"{config.out} holds variants with {name} = {before}, not {value}; choose "
-                    "another --out or pass --overwrite"
-                )
+        refuse_other_settings(config.out, "variants", record["settings"], settings)
         return record
     new_folder(config.out, config.overwrite)
     full = {key: getattr(EstimatorConfig, key) for key in SIZE}
@@ -344,9 +340,8 @@ def main(config: AblationConfig) -> None:
     draw(result["variants"], config.out / "estimator_ablations.png")
     print_table(result["variants"])
     if config.publish:
-        write_json(RESULTS / "estimator_ablations.json", result)
-        picture = (config.out / "estimator_ablations.png").read_bytes()
-        (RESULTS / "estimator_ablations.png").write_bytes(picture)
+        publish(result, "estimator_ablations.json")
+        publish(config.out / "estimator_ablations.png")
 
 
 if __name__ == "__main__":

@@ -17,8 +17,7 @@ from jaxtyping import Float
 
 from p2r_jax.estimator.calibration import after_contact, calibration_report
 from p2r_jax.evaluation.evaluate import load_records
-from p2r_jax.evaluation.outcomes import as_json
-from p2r_jax.evaluation.seeds import mean_over_seeds
+from p2r_jax.evaluation.seeds import each_and_mean
 from p2r_jax.evaluation.trials import TrialRecord
 from p2r_jax.files import provenance, read_json, write_json
 from p2r_jax.types import Gaussian
@@ -90,11 +89,7 @@ def finished(root: Path, seeds: tuple[int, ...]) -> dict[str, dict]:
 
 def over_seeds(rows: list[dict]) -> dict:
     """Mean and interval of every metric."""
-    return {
-        name: {"per_seed": [row[name] for row in rows]}
-        | {"mean": as_json(mean_over_seeds([row[name] for row in rows]))}
-        for name in METRICS
-    }
+    return {name: each_and_mean([row[name] for row in rows]) for name in METRICS}
 
 
 def of_task(config: CoverageConfig, task: str, root: Path) -> list[dict]:

@@ -20,12 +20,16 @@ import jax.numpy as jnp
 import matplotlib.pyplot as plt
 import numpy as np
 import tyro
-from cells import Cells
+from cells import Cells, CellsConfig
+from jaxtyping import Float
+from matplotlib.axes import Axes
+from published import publish
 
 from p2r_jax.evaluation.evaluate import TRAINING, describe_world, make_world
-from p2r_jax.evaluation.methods import Checkpoints, condition, load_checkpoints, make_bundle
+from p2r_jax.evaluation.evaluate import run_cell as evaluate_cell
+from p2r_jax.evaluation.methods import Checkpoints, condition, make_bundle
 from p2r_jax.evaluation.outcomes import as_json, summarize
-from p2r_jax.evaluation.seeds import mean_over_seeds
+from p2r_jax.evaluation.seeds import each_and_mean, mean_over_seeds
 from p2r_jax.evaluation.trials import World, run_trials
 from p2r_jax.fusion import FusionRule
 from p2r_jax.prior.prior import load_prior, prior_off_by
@@ -33,7 +37,6 @@ from p2r_jax.sim.trials import draw_trials
 from p2r_jax.tasks import Task, load_task
 from p2r_jax.types import Gaussian
 
-HERE = Path(__file__).parent
 LOOPS = {  # method whose rule is varied; its policy told the truth, the estimate, the prior
     "fused": ("privileged-noisy", "rma-only", "vlm-only"),
     "belief": ("belief-truth", "belief-estimate", "belief-prior"),
@@ -56,34 +59,22 @@ CASES: dict[str, tuple[str, float | str]] = {  # condition; offset of the prior'
 
 
 @dataclass(frozen=True)
-class RulesConfig:
-    """How much of it.
+class RulesConfig(CellsConfig):
+    """How much of it; see also ``CellsConfig``.
 
     Attributes:
-      out: folder for ``fusion_rules.json`` and the figure.
-      task: registered task.
       method: whose rule is varied: ``fused``, or ``belief``, whose policy hears sigma, too.
-      seeds: training seeds.
       dynamics: ``training`` or ``reality-dev``.
       cases: by name.
       trials: per cell.
       seed: of the trials; not the published tables'.
-      checkpoints: holds ``TASK/seed-N``.
-      publish: copy JSON and figure to ``experiments/results``.
-      overwrite: forget the cells that are there.
     """
 
-    out: Path
-    task: str = "push_tblock_plus"
     method: Literal["fused", "belief"] = "fused"
-    seeds: tuple[int, ...] = (0, 1, 2)
     dynamics: str = TRAINING
     cases: tuple[str, ...] = tuple(CASES)
     trials: int = 500
     seed: int = 1
-    checkpoints: Path = HERE / "checkpoints"
-    publish: bool = False
-    overwrite: bool = False
 
     def __post_init__(self):
         if self.dynamics not in (TRAINING, "reality-dev"):
@@ -121,6 +112,20 @@ def check_cases(names: Sequence[str]) -> None:
         raise ValueError(f"no case {unknown[0]!r} (cases: {'; '.join(CASES)})")
 
 
+def judge_case(
+    name: str,
+    case: str,
+    task: Task,
+    checkpoints: Checkpoints,
+    dynamics: str,
+    trials: int,
+    seed: int,
+) -> dict:
+    """Outcome of a method, with its own rule, in a case."""
+    world, prior = situation(case, task, dynamics, trials, seed)
+    return summarize(evaluate_cell(name, world, checkpoints, task, prior), task)
+
+
 def run_cell(
     config: RulesConfig, task: Task, checkpoints: Checkpoints, case: str, name: str
 ) -> dict:
@@ -156,9 +161,7 @@ def over_seeds(cells: list[dict], ceiling: str, alone: str) -> dict[str, dict[st
 
     table: dict[str, dict[str, dict]] = {}
     for (case, name), own in rates.items():
-        table.setdefault(case, {})[name] = {
-            "per_seed": [own[s] for s in sorted(own)],
-            "mean": as_json(mean_over_seeds(list(own.values()))),
+        table.setdefault(case, {})[name] = each_and_mean([own[s] for s in sorted(own)]) | {
             "minus_truth": minus(own, rates.get((case, ceiling))),
             "minus_interaction_alone": minus(own, rates.get((case, alone))),
         }
@@ -175,6 +178,13 @@ def choose(table: dict[str, dict[str, dict]]) -> dict[str, dict[str, float]]:
     return dict(sorted(found.items(), key=lambda item: (item[1]["largest"], item[1]["mean"])))
 
 
+def colour(axis: Axes, rates: Float[np.ndarray, "r c"], fontsize: int) -> None:
+    """Rates in percent as a table in colour."""
+    axis.imshow(rates, vmin=0, vmax=100, cmap="RdYlGn", aspect="auto")
+    for (row, column), rate in np.ndenumerate(rates):
+        axis.text(column, row, f"{rate:.0f}", ha="center", va="center", fontsize=fontsize)
+
+
 def draw(table: dict[str, dict[str, dict]], path: Path) -> None:
     """Success by case (columns) and rule or method (rows), as a table in colour."""
     cases = list(table)
@@ -182,9 +192,7 @@ def draw(table: dict[str, dict[str, dict]], path: Path) -> None:
     others = len([name for name in names if name not in CANDIDATES])
     rates = np.array([[100 * table[c][n]["mean"]["value"] for c in cases] for n in names])
     figure, axis = plt.subplots(figsize=(2 + 0.72 * len(cases), 1.6 + 0.3 * len(names)))
-    axis.imshow(rates, vmin=0, vmax=100, cmap="RdYlGn", aspect="auto")
-    for (row, column), rate in np.ndenumerate(rates):
-        axis.text(column, row, f"{rate:.0f}", ha="center", va="center", fontsize=8)
+    colour(axis, rates, fontsize=8)
     axis.axhline(others - 0.5, color="k", lw=1)
     axis.set(xticks=range(len(cases)), yticks=range(len(names)), yticklabels=names)
     axis.set_xticklabels(cases, rotation=35, ha="right", fontsize=8)
@@ -203,8 +211,7 @@ def main(config: RulesConfig) -> None:
                 "dynamics": describe_world(config.dynamics, task)}  # fmt: skip
     cells = Cells(path, settings, ("seed", "case", "name"), config.overwrite)
     for seed in config.seeds:
-        root = config.checkpoints / config.task / f"seed-{seed}"
-        checkpoints = load_checkpoints(root, task, (*config.without_rule, config.method))
+        checkpoints = config.load(seed, task, (*config.without_rule, config.method))
         for case, name in itertools.product(config.cases, (*config.without_rule, *CANDIDATES)):
             if (seed, case, name) in cells:
                 continue
@@ -224,8 +231,7 @@ def main(config: RulesConfig) -> None:
     if config.publish:
         kind = f"_{config.method}" + ("" if config.dynamics == TRAINING else "_dev")
         for suffix in ("json", "png"):
-            source = config.out / f"fusion_rules.{suffix}"
-            (HERE / "results" / f"fusion_rules{kind}.{suffix}").write_bytes(source.read_bytes())
+            publish(config.out / f"fusion_rules.{suffix}", f"fusion_rules{kind}.{suffix}")
 
 
 if __name__ == "__main__":

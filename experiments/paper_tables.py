@@ -18,12 +18,13 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 import numpy as np
 import tyro
+from published import publish
 
 from p2r_jax.evaluation.demo import DemoConfig, draw_figures
 from p2r_jax.evaluation.evaluate import EvaluateConfig, evaluate, load_records
 from p2r_jax.evaluation.methods import condition_title
-from p2r_jax.evaluation.outcomes import as_json, judge
-from p2r_jax.evaluation.seeds import SCHEMA_VERSION, mean_over_seeds, merge
+from p2r_jax.evaluation.outcomes import judge
+from p2r_jax.evaluation.seeds import SCHEMA_VERSION, each_and_mean, merge
 from p2r_jax.files import provenance, write_json
 from p2r_jax.tasks import load_task
 
@@ -131,8 +132,7 @@ def time_ratios(results: list[dict]) -> list[dict]:
                 ratios.append(times["fused"] / times["dr"])
         published = PAPER.get(where, {})
         paper = published["fused"][2] / published["dr"][2] if published else None
-        rows.append({"condition": where, "per_seed": ratios, "paper": paper,
-                     "mean": as_json(mean_over_seeds(ratios))})  # fmt: skip
+        rows.append({"condition": where, "paper": paper} | each_and_mean(ratios))
     return rows
 
 
@@ -201,7 +201,7 @@ def main(config: TablesConfig) -> None:
             for picture in ("episode", f"theta_{config.conditions[0]}"):
                 shown[f"{picture}_{config.task}.png"] = pictures / f"{picture}.png"
         for name, source in shown.items():
-            (HERE / "results" / name).write_bytes(source.read_bytes())
+            publish(source, name)
 
 
 if __name__ == "__main__":

@@ -24,6 +24,7 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 import numpy as np
 import tyro
+from cells import refuse_other_settings
 from policy_variants import (
     BASE,
     DEV,
@@ -37,6 +38,7 @@ from policy_variants import (
     run_folder,
     train_variant,
 )
+from published import publish
 
 from p2r_jax.evaluation.evaluate import TRAINING, make_world, run_cell
 from p2r_jax.evaluation.methods import condition, method
@@ -50,7 +52,6 @@ from p2r_jax.sim.trials import draw_trials
 from p2r_jax.tasks import Task
 from p2r_jax.types import Gaussian
 
-RESULTS = Path(__file__).parent / "results"
 NAME = "policy_ablations"
 SCHEMA = 1
 
@@ -168,12 +169,7 @@ def check_settings(config: AblationConfig) -> dict:
         config.out.mkdir(parents=True, exist_ok=True)
         write_json(path, {"schema": SCHEMA} | settings)
     before = read_record(path, SCHEMA, "")
-    for key, value in settings.items():
-        if before.get(key) != value:
-            raise ValueError(
-                f"{config.out} holds runs with {key} = {before.get(key)}, not {value}; "
-                "choose another --out"
-            )
+    refuse_other_settings(config.out, "runs", before, settings, fix="")
     return settings
 
 
@@ -312,7 +308,7 @@ def main(config: AblationConfig) -> None:
     print_table(variants)
     if config.publish:
         for name in (f"{NAME}.json", *pictures.values()):
-            (RESULTS / name).write_bytes((config.out / name).read_bytes())
+            publish(config.out / name)
 
 
 if __name__ == "__main__":

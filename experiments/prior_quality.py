@@ -13,6 +13,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import tyro
 from paper_tables import TablesConfig, of_seed
+from published import publish
 
 from p2r_jax.evaluation.methods import TABLE_IV
 from p2r_jax.evaluation.outcomes import as_json
@@ -106,8 +107,7 @@ def main(config: QualityConfig) -> None:
         print(f"prior {row['prior_cm'][0]:g} ± {row['prior_cm'][1]:g} cm: {rates} ({gap:+.0f})")
     if config.publish:
         for suffix in ("json", "png"):
-            target = HERE / "results" / f"prior_quality_{config.task}.{suffix}"
-            target.write_bytes((config.out / f"prior_quality.{suffix}").read_bytes())
+            publish(config.out / f"prior_quality.{suffix}", f"prior_quality_{config.task}.{suffix}")
 
 
 if __name__ == "__main__":

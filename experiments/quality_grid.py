@@ -14,45 +14,36 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 import numpy as np
 import tyro
-from cells import Cells
-from fusion_rules import SURE, check_cases, situation
+from cells import Cells, CellsConfig
+from fusion_rules import SURE, check_cases, colour, judge_case
+from published import publish
 
 from p2r_jax.estimator.calibration import after_contact
 from p2r_jax.estimator.ensemble import load_ensemble
 from p2r_jax.estimator.train import REPORT, EstimatorConfig, train_estimator
-from p2r_jax.evaluation.evaluate import TRAINING, describe_world, run_cell
-from p2r_jax.evaluation.methods import ESTIMATOR, Checkpoints, load_checkpoints
-from p2r_jax.evaluation.outcomes import as_json, summarize
+from p2r_jax.evaluation.evaluate import TRAINING, describe_world
+from p2r_jax.evaluation.methods import ESTIMATOR, Checkpoints
+from p2r_jax.evaluation.outcomes import as_json
 from p2r_jax.evaluation.seeds import mean_over_seeds
-from p2r_jax.files import read_json, write_json
+from p2r_jax.files import read_json
 from p2r_jax.tasks import Task, load_task
 
-HERE = Path(__file__).parent
 SHIPPED = "shipped"
 
 
 @dataclass(frozen=True)
-class GridConfig:
-    """How much of it.
+class GridConfig(CellsConfig):
+    """How much of it; see also ``CellsConfig``.
 
     Attributes:
-      out: folder for estimators, ``quality_grid.json`` and the figure.
-      task: registered task.
-      seeds: training seeds.
       methods: by name; all hear a fused belief.
       cases: of ``fusion_rules``, by name: how wrong the prior is.
       rounds: of the lesser estimators; a round is ``episodes`` and ``steps``.
       episodes, steps, batch: as in ``EstimatorConfig``.
       trials: per cell.
       seed: of the trials; not the published tables'.
-      checkpoints: holds ``TASK/seed-N``.
-      publish: copy JSON and figure to ``experiments/results``.
-      overwrite: forget the cells that are there.
     """
 
-    out: Path
-    task: str = "push_tblock_plus"
-    seeds: tuple[int, ...] = (0, 1, 2)
     methods: tuple[str, ...] = ("fused-paper", "fused", "belief")
     cases: tuple[str, ...] = (
         "top, +0 cm", "top, -2 cm", "top, -4 cm", "top, -8 cm", "top, none"
@@ -63,9 +54,6 @@ class GridConfig:
     batch: int = 256
     trials: int = 300
     seed: int = 1
-    checkpoints: Path = HERE / "checkpoints"
-    publish: bool = False
-    overwrite: bool = False
 
     def __post_init__(self):
         check_cases(self.cases)
@@ -78,15 +66,15 @@ class GridConfig:
 
 def estimator_folder(config: GridConfig, task: Task, seed: int, level: str) -> Path:
     """Run folder of an estimator, by its size; trained unless it is there or shipped."""
-    root = config.checkpoints / config.task / f"seed-{seed}"
     if level == SHIPPED:
-        return root / ESTIMATOR
+        return config.of_seed(seed) / ESTIMATOR
     size = f"{level}x{config.episodes}x{config.steps}x{config.batch}"
     out = config.out / f"seed-{seed}" / size
     if not (out / REPORT).is_file():
         train_estimator(EstimatorConfig(
-            task, root / "noisy", out, rounds=int(level), episodes=config.episodes,
-            steps=config.steps, batch=config.batch, seed=seed, overwrite=True,
+            task, config.of_seed(seed) / "noisy", out, rounds=int(level),
+            episodes=config.episodes, steps=config.steps, batch=config.batch, seed=seed,
+            overwrite=True,
         ))  # fmt: skip
     return out
 
@@ -132,9 +120,7 @@ def draw(config: GridConfig, rows: list[dict], path: Path) -> None:
             [100 * found[level, case, name]["hardware"]["value"] for case in config.cases]
             for level in config.levels
         ])  # fmt: skip
-        axis.imshow(rates, vmin=0, vmax=100, cmap="RdYlGn", aspect="auto")
-        for (row, column), rate in np.ndenumerate(rates):
-            axis.text(column, row, f"{rate:.0f}", ha="center", va="center", fontsize=9)
+        colour(axis, rates, fontsize=9)
         axis.set(title=name, xlabel=f"prior off by, σ {100 * SURE:g} cm", xticks=range(len(priors)),
                  xticklabels=priors, yticks=range(len(errors)))  # fmt: skip
         axis.set_yticklabels([f"{error:.1f} cm" for error in errors])
@@ -143,13 +129,6 @@ def draw(config: GridConfig, rows: list[dict], path: Path) -> None:
     figure.tight_layout()
     figure.savefig(path, dpi=150)
     plt.close(figure)
-
-
-def run_case(config: GridConfig, task: Task, checkpoints: Checkpoints, case: str, name: str):
-    """Success of a method in a case."""
-    world, prior = situation(case, task, TRAINING, config.trials, config.seed)
-    record = run_cell(name, world, checkpoints, task, prior)
-    return summarize(record, task)["hardware"]["value"]
 
 
 def main(config: GridConfig) -> None:
@@ -162,15 +141,17 @@ def main(config: GridConfig) -> None:
     keys = ("seed", "level", "case", "method")
     cells = Cells(config.out / "quality_grid.json", settings, keys, config.overwrite)
     for seed in config.seeds:
-        root = config.checkpoints / config.task / f"seed-{seed}"
-        shipped = load_checkpoints(root, task, config.methods)
+        shipped = config.load(seed, task, config.methods)
         for level in config.levels:
             folder = estimator_folder(config, task, seed, level)
             checkpoints, error = with_estimator(shipped, folder, task), error_of(folder)
             for case, name in itertools.product(config.cases, config.methods):
                 if (seed, level, case, name) in cells:
                     continue
-                rate = run_case(config, task, checkpoints, case, name)
+                found = judge_case(
+                    name, case, task, checkpoints, TRAINING, config.trials, config.seed
+                )
+                rate = found["hardware"]["value"]
                 cells.add({"seed": seed, "level": level, "case": case, "method": name,
                            "hardware": rate, "estimator_rmse_cm": error})  # fmt: skip
                 print(f"seed {seed} | RMSE {error:.2f} cm | {case:10} | {name:11} "
@@ -179,9 +160,8 @@ def main(config: GridConfig) -> None:
     record = cells.write(seeds=config.seeds, levels=config.levels, rows=rows)
     draw(config, rows, config.out / "quality_grid.png")
     if config.publish:
-        write_json(HERE / "results" / "quality_grid.json", record)
-        picture = (config.out / "quality_grid.png").read_bytes()
-        (HERE / "results" / "quality_grid.png").write_bytes(picture)
+        publish(record, "quality_grid.json")
+        publish(config.out / "quality_grid.png")
 
 
 if __name__ == "__main__":

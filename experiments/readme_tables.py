@@ -1,6 +1,7 @@
 """What each generated table of the documentation looks like: contents of files to Markdown."""
 
 import re
+from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
 
@@ -26,10 +27,10 @@ def training(*runs: dict | list) -> str:
     """What training each phase took and how its policy does in its training dynamics."""
     rows = []
     for config, curve in zip(runs[::2], runs[1::2], strict=True):
-        last = curve[-1]
+        last, seconds = curve[-1], training_seconds([row["seconds"] for row in curve])
         by_theta = (f"{100 * last[f'eval/success_theta_{k}']:.0f}" for k in ("low", "mid", "high"))
         rows.append([
-            config["phase"], f"{last['step'] / 1e6:.1f} M", f"{_seconds(curve) / 60:.0f}",
+            config["phase"], f"{last['step'] / 1e6:.1f} M", f"{seconds / 60:.0f}",
             f"{100 * last['eval/success']:.0f}", " / ".join(by_theta), config["device"],
         ])  # fmt: skip
     head = (
@@ -39,9 +40,8 @@ def training(*runs: dict | list) -> str:
     return grid(head, rows)
 
 
-def _seconds(curve: list[dict]) -> float:
-    """Seconds of training; a resumed run starts its clock anew."""
-    clock = [row["seconds"] for row in curve]
+def training_seconds(clock: Sequence[float]) -> float:
+    """Seconds of training in all; a resumed run starts its clock anew."""
     return clock[-1] + sum(a for a, b in pairwise(clock) if b < a)
 
 

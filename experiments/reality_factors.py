@@ -12,22 +12,20 @@ where it was.
 
 import itertools
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import tyro
-from cells import Cells
+from cells import Cells, CellsConfig
+from published import publish
 
 from p2r_jax.evaluation.evaluate import run_cell
-from p2r_jax.evaluation.methods import Checkpoints, condition, load_checkpoints
+from p2r_jax.evaluation.methods import Checkpoints, condition
 from p2r_jax.evaluation.outcomes import as_json, summarize
 from p2r_jax.evaluation.seeds import mean_over_seeds
-from p2r_jax.files import write_json
 from p2r_jax.prior.prior import load_prior
 from p2r_jax.sim.reality import REALITY_DEV, REALITY_TEST, Reality
 from p2r_jax.sim.trials import draw_trials
 from p2r_jax.tasks import Task, load_task
 
-HERE = Path(__file__).parent
 FACTORS = {
     "none": (),
     "support": ("support",),
@@ -39,32 +37,21 @@ FACTORS = {
 
 
 @dataclass(frozen=True)
-class FactorConfig:
-    """How much of it.
+class FactorConfig(CellsConfig):
+    """How much of it; see also ``CellsConfig``.
 
     Attributes:
-      out: folder for ``factors.json``.
-      task: registered task.
       where: condition by name.
-      seeds: training seeds.
       methods: by name.
       trials: per cell.
       seed: of the trials; not the published tables'.
-      checkpoints: holds ``TASK/seed-N``.
-      publish: copy the JSON to ``experiments/results``.
-      overwrite: forget the cells that are there.
     """
 
-    out: Path
     task: str = "push_tblock"
     where: str = "top"
-    seeds: tuple[int, ...] = (0, 1, 2)
     methods: tuple[str, ...] = ("privileged", "fused", "rma-only", "dr")
     trials: int = 16
     seed: int = 1
-    checkpoints: Path = HERE / "checkpoints"
-    publish: bool = False
-    overwrite: bool = False
 
 
 def run_factor(
@@ -99,8 +86,7 @@ def main(config: FactorConfig) -> None:
     keys = ("seed", "factor", "method")
     cells = Cells(config.out / "factors.json", settings, keys, config.overwrite)
     for seed in config.seeds:
-        root = config.checkpoints / config.task / f"seed-{seed}"
-        checkpoints = load_checkpoints(root, task, config.methods)
+        checkpoints = config.load(seed, task, config.methods)
         for factor, name in itertools.product(FACTORS, config.methods):
             if (seed, factor, name) in cells:
                 continue
@@ -111,7 +97,7 @@ def main(config: FactorConfig) -> None:
             print(f"seed {seed} | {factor:16} {name:11} {rate:4.0f} %{told}", flush=True)
     record = cells.write(seeds=config.seeds, rows=summary(config, cells.found))
     if config.publish:
-        write_json(HERE / "results" / f"factors_{config.task}.json", record)
+        publish(record, f"factors_{config.task}.json")
 
 
 if __name__ == "__main__":

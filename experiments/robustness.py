@@ -16,22 +16,21 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 import numpy as np
 import tyro
-from cells import Cells
+from cells import Cells, CellsConfig
+from published import publish
 
 from p2r_jax.evaluation.evaluate import run_cell
-from p2r_jax.evaluation.methods import condition, load_checkpoints
-from p2r_jax.evaluation.outcomes import as_json, summarize
-from p2r_jax.evaluation.seeds import mean_over_seeds
+from p2r_jax.evaluation.methods import condition
+from p2r_jax.evaluation.outcomes import summarize
+from p2r_jax.evaluation.seeds import each_and_mean
 from p2r_jax.evaluation.training_world import TrainingWorld
 from p2r_jax.evaluation.trials import World
-from p2r_jax.files import write_json
 from p2r_jax.prior.prior import load_prior, prior_off_by
 from p2r_jax.sim.reality import REALITY_DEV, Reality, RealityConfig
 from p2r_jax.sim.trials import draw_trials
 from p2r_jax.tasks import Task, load_task
 from p2r_jax.types import Gaussian, Measurement, PlanarPose, tree_where
 
-HERE = Path(__file__).parent
 LOST_EVERY = 15  # steps
 
 
@@ -88,27 +87,17 @@ SWEEPS = {
 
 
 @dataclass(frozen=True)
-class RobustnessConfig:
-    """How much of it.
+class RobustnessConfig(CellsConfig):
+    """How much of it; see also ``CellsConfig``.
 
     Attributes:
-      out: folder for ``robustness.json`` and the figure.
-      task: registered task.
-      seeds: training seeds.
-      checkpoints: holds ``TASK/seed-N``.
       methods: by name.
       sweeps: by name.
       trials: per cell in ``reality-dev``.
       training_trials: per cell in the training dynamics.
       seed: of the trials; not the published tables'.
-      publish: copy JSON and figure to ``experiments/results``.
-      overwrite: forget the cells that are there.
     """
 
-    out: Path
-    task: str = "push_tblock_plus"
-    seeds: tuple[int, ...] = (0, 1, 2)
-    checkpoints: Path = HERE / "checkpoints"
     methods: tuple[str, ...] = (
         "privileged", "fused", "belief", "rma-only", "dr"
     )  # fmt: skip
@@ -116,8 +105,6 @@ class RobustnessConfig:
     trials: int = 16
     training_trials: int = 300
     seed: int = 1
-    publish: bool = False
-    overwrite: bool = False
 
 
 class LostTracking:
@@ -181,7 +168,7 @@ def over_seeds(cells: list[dict]) -> dict[str, dict[str, dict[str, dict]]]:
     table: dict[str, dict[str, dict[str, dict]]] = {}
     for (sweep, level, method), own in rates.items():
         row = table.setdefault(sweep, {}).setdefault(level, {})
-        row[method] = {"per_seed": own, "mean": as_json(mean_over_seeds(own))}
+        row[method] = each_and_mean(own)
     return table
 
 
@@ -229,12 +216,7 @@ def main(config: RobustnessConfig) -> None:
     }  # fmt: skip
     keys = ("seed", "sweep", "level", "method")
     cells = Cells(config.out / "robustness.json", settings, keys, config.overwrite)
-    loaded = {
-        seed: load_checkpoints(
-            config.checkpoints / config.task / f"seed-{seed}", task, config.methods
-        )
-        for seed in config.seeds
-    }
+    loaded = {seed: config.load(seed, task, config.methods) for seed in config.seeds}
     for sweep in config.sweeps:
         for level, seed, name in itertools.product(
             SWEEPS[sweep].levels, config.seeds, config.methods
@@ -253,9 +235,8 @@ def main(config: RobustnessConfig) -> None:
     record = cells.write(seeds=config.seeds, methods=config.methods, table=table)
     draw(table, config.methods, config.out / "robustness.png")
     if config.publish:
-        write_json(HERE / "results" / f"robustness_{config.task}.json", record)
-        picture = (config.out / "robustness.png").read_bytes()
-        (HERE / "results" / f"robustness_{config.task}.png").write_bytes(picture)
+        publish(record, f"robustness_{config.task}.json")
+        publish(config.out / "robustness.png", f"robustness_{config.task}.png")
 
 
 if __name__ == "__main__":

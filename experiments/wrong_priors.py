@@ -14,47 +14,34 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import tyro
-from cells import Cells
-from fusion_rules import CASES, SURE, check_cases, situation
+from cells import Cells, CellsConfig
+from fusion_rules import CASES, SURE, check_cases, judge_case
+from published import RESULTS, publish
 
-from p2r_jax.evaluation.evaluate import describe_checkpoints, describe_world, run_cell
-from p2r_jax.evaluation.methods import Checkpoints, load_checkpoints
-from p2r_jax.evaluation.outcomes import as_json, summarize
+from p2r_jax.evaluation.evaluate import describe_checkpoints, describe_world
+from p2r_jax.evaluation.methods import Checkpoints
+from p2r_jax.evaluation.outcomes import as_json
 from p2r_jax.evaluation.seeds import mean_over_seeds
-from p2r_jax.files import write_json
 from p2r_jax.tasks import Task, load_task
 
-RESULTS = Path(__file__).parent / "results"
 REFERENCES = ("privileged", "rma-only")  # neither hears the prior
 
 
 @dataclass(frozen=True)
-class WrongConfig:
-    """How much of it.
+class WrongConfig(CellsConfig):
+    """How much of it; see also ``CellsConfig``. The tables of ``task`` must be there.
 
     Attributes:
-      out: folder for ``wrong_priors.json``.
-      task: registered task; its tables must be there.
-      seeds: training seeds.
       cases: of ``fusion_rules``, by name.
       methods: by name.
       trials: per cell; those of the tables.
       tables: what ``paper_tables.py`` published, for the references.
-      checkpoints: holds ``TASK/seed-N``.
-      publish: copy the JSON to ``experiments/results``.
-      overwrite: forget the cells that are there.
     """
 
-    out: Path
-    task: str = "push_tblock_plus"
-    seeds: tuple[int, ...] = (0, 1, 2)
     cases: tuple[str, ...] = ("top, -8 cm",)
     methods: tuple[str, ...] = ("fused-paper", "fused", "belief")
     trials: int = 200
     tables: Path = RESULTS
-    checkpoints: Path = Path(__file__).parent / "checkpoints"
-    publish: bool = False
-    overwrite: bool = False
 
     def __post_init__(self):
         check_cases(self.cases)
@@ -128,31 +115,24 @@ def check_checkpoints(checkpoints: Checkpoints, tables: dict, seed: int) -> None
             )
 
 
-def run_case(
-    config: WrongConfig, task: Task, checkpoints: Checkpoints, tables: dict, case: str, name: str
-):
-    """Outcome of a method in a case, on the trials of the tables."""
-    dynamics = tables["dynamics"]["name"]
-    world, prior = situation(case, task, dynamics, config.trials, tables["trial_seed"])
-    return summarize(run_cell(name, world, checkpoints, task, prior), task)
-
-
 def main(config: WrongConfig) -> None:
     """Run what is missing, compare, publish."""
     task = load_task(config.task)
     tables = read_tables(config, task)
+    dynamics = tables["dynamics"]["name"]
     settings = {"schema": 1, "task": task.name, "dynamics": tables["dynamics"],
                 "trials": config.trials, "trial_seed": tables["trial_seed"],
                 "sigma_m": SURE}  # fmt: skip
     keys = ("case", "method", "seed")
     cells = Cells(config.out / "wrong_priors.json", settings, keys, config.overwrite)
     for seed in config.seeds:
-        root = config.checkpoints / config.task / f"seed-{seed}"
-        checkpoints = load_checkpoints(root, task, config.methods)
+        checkpoints = config.load(seed, task, config.methods)
         check_checkpoints(checkpoints, tables, seed)
         for case, name in itertools.product(config.cases, config.methods):
             if (case, name, seed) not in cells:
-                found = run_case(config, task, checkpoints, tables, case, name)
+                found = judge_case(
+                    name, case, task, checkpoints, dynamics, config.trials, tables["trial_seed"]
+                )
                 cells.add({"case": case, "method": name, "seed": seed} | found)
                 rate = 100 * found["hardware"]["value"]
                 print(f"seed {seed} | {case:14} | {name:12} {rate:5.1f} %", flush=True)
@@ -165,7 +145,7 @@ def main(config: WrongConfig) -> None:
         rate = 100 * row["hardware"]["value"]
         print(f"{row['case']:14} {row['method']:12} {rate:5.1f} %  ({gaps})")
     if config.publish:
-        write_json(RESULTS / "wrong_priors.json", record)
+        publish(record, "wrong_priors.json")
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ import flax.serialization
 import jax
 import jax.numpy as jnp
 import numpy as np
+import published
 import pytest
 
 from p2r_jax.estimator.calibration import after_contact
@@ -372,7 +373,7 @@ def test_finished_variants_are_kept_and_drawn(ablations, tmp_path, monkeypatch, 
         return {"parameters_per_member": 9, "per_seed": {w: [rows] * 2 for w in ablations.WORLDS}}
 
     config = ablations.AblationConfig(tmp_path / "out", seeds=(0, 1), speed=False)
-    monkeypatch.setattr(ablations, "RESULTS", tmp_path)
+    monkeypatch.setattr(published, "RESULTS", tmp_path)
     monkeypatch.setattr(ablations, "run", made_up)
     ablations.main(replace(config, variants=("base", "members 1")))
     monkeypatch.setattr(ablations, "run", None)  # nothing is left to run

@@ -27,6 +27,11 @@ def mean_over_seeds(values: Sequence[float]) -> Interval:
     return Interval(mean, mean - float(half), mean + float(half))
 
 
+def each_and_mean(values: Sequence[float]) -> dict:
+    """Every seed's value, and ``mean_over_seeds``, for a file."""
+    return {"per_seed": list(values), "mean": as_json(mean_over_seeds(values))}
+
+
 def merge(results: Sequence[dict]) -> list[dict]:
     """One row per condition and method from the ``results.json`` of every training seed.
 
@@ -64,9 +69,7 @@ def _row(cell: tuple[str, str], by_seed: list[dict]) -> dict:
     for name in CRITERIA:
         rates = [r[name]["value"] for r in own]
         pooled = wilson(sum(r[name]["successes"] for r in own), sum(r["n"] for r in own))
-        row[name] = {
-            "per_seed": rates, "mean": as_json(mean_over_seeds(rates)), "pooled": as_json(pooled)
-        }  # fmt: skip
+        row[name] = each_and_mean(rates) | {"pooled": as_json(pooled)}
         row[name]["minus"] = {
             other: as_json(mean_over_seeds(
                 [a - rows[condition, other][name]["value"]
